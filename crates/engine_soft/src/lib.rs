@@ -1,0 +1,1 @@
+//! An RV64GC CPU in software behind the engine interface.

@@ -1,0 +1,1 @@
+//! The daemon: partition control, resource manager, worker processes.

@@ -1,0 +1,1 @@
+//! Guest images assembled from distribution packages.

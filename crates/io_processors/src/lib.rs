@@ -1,0 +1,1 @@
+//! Virtio devices: the host side of what a guest reads and writes.

@@ -1,0 +1,1 @@
+//! One virtual machine: boot, vCPU control, I/O processors.

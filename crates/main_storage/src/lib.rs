@@ -1,0 +1,1 @@
+//! Ranges, the map of partitions, storage keys and plans: pure data.

@@ -1,0 +1,1 @@
+//! The phase machine of a relocation and its undo: pure.

@@ -1,0 +1,1 @@
+//! RV64GC: decoding, semantics, CSRs, address translation and traps: pure.
