@@ -1,0 +1,259 @@
+//! vCPU control: starts, stops and resumes the vCPUs of one partition.
+//!
+//! Every vCPU has a thread of its own which passes this gate before each guest
+//! entry. There are two reasons to wait at it, and they are independent:
+//!
+//! ```text
+//! the partition   Stopped ⇄ Running → Ended        (operator, relocation)
+//! each hart       Stopped → StartPending → Started (guest, SBI HSM)
+//!                    ↑__________________________|
+//! ```
+//!
+//! Invariant: a vCPU executes guest instructions only between `enter` and the
+//! next `leave`, and `stop` returns only when no vCPU is between the two.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use engine::VcpuHandle;
+
+use crate::MachineEnd;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Mode {
+    Stopped,
+    Running,
+    Ended(MachineEnd),
+}
+
+/// A hart's state as the guest sees it (SBI specification 2.0, section 9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HartState {
+    Started,
+    Stopped,
+    StartPending(HartStart),
+}
+
+/// Where a hart starts, and what it finds in `a1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HartStart {
+    pub(crate) entry: u64,
+    pub(crate) opaque: u64,
+}
+
+/// What a vCPU thread does next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// Enter the guest where it left off.
+    Go,
+    /// Start the hart first.
+    Start(HartStart),
+    /// The machine has ended: leave the thread.
+    End,
+}
+
+#[derive(Debug)]
+struct State {
+    mode: Mode,
+    harts: Vec<HartState>,
+    inside: Vec<bool>,
+}
+
+/// See the module.
+pub(crate) struct VcpuControl {
+    state: Mutex<State>,
+    changed: Condvar,
+    handles: Vec<Arc<dyn VcpuHandle>>,
+}
+
+impl VcpuControl {
+    /// Every hart stopped, the partition stopped.
+    pub(crate) fn new(handles: Vec<Arc<dyn VcpuHandle>>) -> Self {
+        let harts = handles.len();
+        Self {
+            state: Mutex::new(State {
+                mode: Mode::Stopped,
+                harts: vec![HartState::Stopped; harts],
+                inside: vec![false; harts],
+            }),
+            changed: Condvar::new(),
+            handles,
+        }
+    }
+
+    pub(crate) fn handles(&self) -> &[Arc<dyn VcpuHandle>] {
+        &self.handles
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each critical section is one assignment or a wait: a panic in one
+        // cannot leave the state half-changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops every vCPU; returns when all of them are outside the guest.
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        if state.mode == Mode::Running {
+            state.mode = Mode::Stopped;
+        }
+        // Under the lock, so that no vCPU passes the gate after its kick.
+        self.handles.iter().for_each(|handle| handle.kick());
+        while state.inside.contains(&true) {
+            state = self.wait(state);
+        }
+    }
+
+    /// Lets the vCPUs go on where they stopped. No effect on an ended machine.
+    pub(crate) fn resume(&self) {
+        let mut state = self.lock();
+        if state.mode == Mode::Stopped {
+            state.mode = Mode::Running;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Ends the machine; the first reason stands.
+    pub(crate) fn end(&self, why: MachineEnd) {
+        let mut state = self.lock();
+        if !matches!(state.mode, Mode::Ended(_)) {
+            state.mode = Mode::Ended(why);
+        }
+        self.handles.iter().for_each(|handle| handle.kick());
+        self.changed.notify_all();
+    }
+
+    /// Waits for the machine's end.
+    pub(crate) fn wait_for_end(&self) -> MachineEnd {
+        let mut state = self.lock();
+        loop {
+            if let Mode::Ended(why) = &state.mode {
+                return why.clone();
+            }
+            state = self.wait(state);
+        }
+    }
+
+    /// Waits until vCPU `hart` may enter the guest, or never will.
+    pub(crate) fn enter(&self, hart: usize) -> Pass {
+        let mut state = self.lock();
+        loop {
+            match (&state.mode, state.harts[hart]) {
+                (Mode::Ended(_), _) => return Pass::End,
+                (Mode::Running, HartState::Started) => {
+                    state.inside[hart] = true;
+                    return Pass::Go;
+                }
+                (Mode::Running, HartState::StartPending(start)) => {
+                    state.harts[hart] = HartState::Started;
+                    state.inside[hart] = true;
+                    return Pass::Start(start);
+                }
+                (Mode::Stopped, _) | (Mode::Running, HartState::Stopped) => {}
+            }
+            state = self.wait(state);
+        }
+    }
+
+    /// vCPU `hart` is outside the guest.
+    pub(crate) fn leave(&self, hart: usize) {
+        self.lock().inside[hart] = false;
+        self.changed.notify_all();
+    }
+
+    /// Asks for a start of `hart`; refused with its state unless it is stopped.
+    pub(crate) fn start_hart(&self, hart: usize, start: HartStart) -> Result<(), HartState> {
+        let mut state = self.lock();
+        match state.harts[hart] {
+            HartState::Stopped => {
+                state.harts[hart] = HartState::StartPending(start);
+                self.changed.notify_all();
+                Ok(())
+            }
+            other => Err(other),
+        }
+    }
+
+    /// `hart` stops itself: it waits at the gate until somebody starts it.
+    pub(crate) fn stop_hart(&self, hart: usize) {
+        self.lock().harts[hart] = HartState::Stopped;
+    }
+
+    pub(crate) fn hart_state(&self, hart: usize) -> Option<HartState> {
+        self.lock().harts.get(hart).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::{Fence, FenceTicket, Interrupt};
+
+    struct NoVcpu;
+    impl VcpuHandle for NoVcpu {
+        fn set_interrupt(&self, _: Interrupt, _: bool) {}
+        fn kick(&self) {}
+        fn request_fence(&self, _: Fence) -> FenceTicket {
+            FenceTicket(0)
+        }
+        fn fence_done(&self, _: FenceTicket) -> bool {
+            true
+        }
+    }
+
+    const START: HartStart = HartStart { entry: 0x8020_0000, opaque: 7 };
+
+    fn control() -> VcpuControl {
+        VcpuControl::new(vec![Arc::new(NoVcpu), Arc::new(NoVcpu)])
+    }
+
+    #[test]
+    fn a_hart_enters_only_when_started_and_the_partition_runs() {
+        let control = control();
+        control.start_hart(0, START).unwrap();
+        assert_eq!(control.start_hart(0, START), Err(HartState::StartPending(START)));
+        control.resume();
+        assert_eq!(control.enter(0), Pass::Start(START));
+        control.leave(0);
+        assert_eq!(control.enter(0), Pass::Go);
+        assert_eq!(control.hart_state(1), Some(HartState::Stopped));
+        assert_eq!(control.hart_state(2), None);
+    }
+
+    #[test]
+    fn stop_waits_for_the_vcpu_that_is_inside_and_holds_it_at_the_gate() {
+        let control = control();
+        control.start_hart(0, START).unwrap();
+        control.resume();
+        assert_eq!(control.enter(0), Pass::Start(START));
+        let (stopped, is_stopped) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                control.stop();
+                stopped.send(()).unwrap();
+            });
+            assert!(is_stopped.try_recv().is_err(), "the vCPU has not left yet");
+            control.leave(0);
+            is_stopped.recv().unwrap();
+            let vcpu = scope.spawn(|| control.enter(0));
+            control.resume();
+            assert_eq!(vcpu.join().unwrap(), Pass::Go);
+        });
+    }
+
+    #[test]
+    fn the_first_end_stands_and_frees_everybody_who_waits() {
+        let control = control();
+        std::thread::scope(|scope| {
+            let vcpu = scope.spawn(|| control.enter(1));
+            control.end(MachineEnd::PowerOff);
+            control.end(MachineEnd::Reboot);
+            assert_eq!(vcpu.join().unwrap(), Pass::End);
+        });
+        control.resume();
+        assert_eq!(control.wait_for_end(), MachineEnd::PowerOff);
+    }
+}
