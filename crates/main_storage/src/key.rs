@@ -1,0 +1,82 @@
+//! Storage keys.
+
+/// The storage key of one page: access key, fetch protection, reference and
+/// change, at their places in the key byte of System/370.
+///
+/// The lowest bit means nothing and is always 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct StorageKey(u8);
+
+impl StorageKey {
+    /// Mask of the access key.
+    pub const ACCESS: u8 = 0xf0;
+    /// Bit: the access key also protects against fetches.
+    pub const FETCH_PROTECTION: u8 = 0x08;
+    /// Bit: the page was read or written.
+    pub const REFERENCE: u8 = 0x04;
+    /// Bit: the page was written.
+    pub const CHANGE: u8 = 0x02;
+
+    /// The key in `byte`; the meaningless lowest bit is dropped.
+    #[must_use]
+    pub const fn from_byte(byte: u8) -> Self {
+        Self(byte & 0xfe)
+    }
+
+    /// The key byte.
+    #[must_use]
+    pub const fn byte(self) -> u8 {
+        self.0
+    }
+
+    /// The access key, 0 to 15.
+    #[must_use]
+    pub const fn access(self) -> u8 {
+        self.0 >> 4
+    }
+
+    /// Whether a store under access key `key` (0 to 15) is allowed.
+    #[must_use]
+    pub const fn allows_store(self, key: u8) -> bool {
+        key == 0 || key == self.access()
+    }
+
+    /// Whether a fetch under access key `key` (0 to 15) is allowed.
+    #[must_use]
+    pub const fn allows_fetch(self, key: u8) -> bool {
+        self.allows_store(key) || self.0 & Self::FETCH_PROTECTION == 0
+    }
+
+    /// Whether the page was read or written.
+    #[must_use]
+    pub const fn referenced(self) -> bool {
+        self.0 & Self::REFERENCE != 0
+    }
+
+    /// Whether the page was written.
+    #[must_use]
+    pub const fn changed(self) -> bool {
+        self.0 & Self::CHANGE != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_protects_stores_always_and_fetches_only_with_fetch_protection() {
+        let open = StorageKey::from_byte(0x30);
+        assert!(open.allows_store(3) && open.allows_store(0) && !open.allows_store(4));
+        assert!(open.allows_fetch(4));
+        let closed = StorageKey::from_byte(0x38);
+        assert!(closed.allows_fetch(3) && closed.allows_fetch(0) && !closed.allows_fetch(4));
+    }
+
+    #[test]
+    fn reference_and_change_are_where_system_370_has_them() {
+        let key = StorageKey::from_byte(0xf5);
+        assert_eq!((key.byte(), key.access()), (0xf4, 15));
+        assert!(key.referenced() && !key.changed());
+    }
+}

@@ -1,0 +1,56 @@
+//! Main storage as a picture shows it.
+
+use crate::{PartitionName, StorageMap, StorageRange};
+
+/// Who has a piece of main storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// A partition runs in it.
+    Partition(PartitionName),
+    /// A partition is being moved to it; nobody else gets it.
+    Reserved(PartitionName),
+    /// Nobody.
+    Gap,
+}
+
+/// A piece of main storage with one owner. Neighbours have different owners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Offset of its first byte.
+    pub origin: u64,
+    /// Its bytes.
+    pub size: u64,
+    /// Who has it.
+    pub owner: Owner,
+}
+
+impl StorageMap {
+    /// Every byte of main storage exactly once, by ascending origin.
+    #[must_use]
+    pub fn picture(&self) -> Vec<Segment> {
+        let mut taken: Vec<(StorageRange, Owner)> = Vec::new();
+        for partition in self.partitions() {
+            let name = partition.name().clone();
+            let reserved = partition.moving_to().into_iter();
+            taken.extend(
+                reserved
+                    .flat_map(|to| to.without(partition.range()))
+                    .map(|range| (range, Owner::Reserved(name.clone()))),
+            );
+            taken.push((partition.range(), Owner::Partition(name)));
+        }
+        taken.sort_by_key(|(range, _)| range.origin());
+        let mut segments = Vec::new();
+        let mut end = 0;
+        let gap = |origin, next: u64| {
+            (origin < next).then(|| Segment { origin, size: next - origin, owner: Owner::Gap })
+        };
+        for (range, owner) in taken {
+            segments.extend(gap(end, range.origin()));
+            segments.push(Segment { origin: range.origin(), size: range.size(), owner });
+            end = range.end();
+        }
+        segments.extend(gap(end, self.size()));
+        segments
+    }
+}
