@@ -1,0 +1,343 @@
+//! What an I/O processor's thread and everybody else share.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::interrupt::{CONFIGURATION, Interrupt, USED_BUFFER};
+use super::statistics::{Counters, IoStatistics, add};
+use super::{Acknowledged, InterruptLine, SetAddressLimitsError};
+use crate::access::AddressLimits;
+use crate::transport::{Activation, Effect, Registers, offset};
+
+/// What the thread does before anything else, also while quiesced: none of it
+/// transfers data.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// The driver said `DRIVER_OK`.
+    Activate(Activation),
+    /// The driver reset the device.
+    Reset,
+    /// The storage has moved.
+    SetAddressLimits(AddressLimits),
+}
+
+/// What the thread is to do next.
+pub(super) enum Work {
+    /// A message.
+    Message(Message),
+    /// Look at these queues, one bit each. The processor is busy until
+    /// [`Shared::worked`].
+    Queues(u64),
+    /// End.
+    Stop,
+}
+
+/// The life cycle, under one lock.
+///
+/// Invariant: `busy` is set only by the thread, only together with taking
+/// `pending` while not `quiesced`; so once a caller sees `quiesced && !busy`,
+/// no queue is looked at before `resume`.
+struct Control {
+    registers: Registers,
+    /// Queues to look at, one bit each: a storm of notifications costs a bit.
+    pending: u64,
+    /// The driver said `DRIVER_OK` and the device can go on.
+    active: bool,
+    quiesced: bool,
+    busy: bool,
+    stopping: bool,
+    /// The thread is gone.
+    ended: bool,
+    /// At most one per thread that waits for it, and one activation per reset.
+    messages: VecDeque<Message>,
+    /// Messages put in and messages done, ever: a message's number tells
+    /// whoever sent it when it is done.
+    sent: u64,
+    done: u64,
+    limits: Option<AddressLimits>,
+}
+
+/// Everything of an I/O processor but its device and its storage.
+pub(crate) struct Shared {
+    name: String,
+    control: Mutex<Control>,
+    /// The thread waits here for work.
+    work: Condvar,
+    /// Others wait here for the thread.
+    changed: Condvar,
+    /// A copy of "there is something more urgent than the next request", for
+    /// the thread to look at between two requests.
+    pause: AtomicBool,
+    interrupt: Interrupt,
+    counters: Counters,
+}
+
+impl Shared {
+    pub(super) fn new(name: String, registers: Registers, line: Arc<dyn InterruptLine>) -> Self {
+        Self {
+            name,
+            control: Mutex::new(Control {
+                registers,
+                pending: 0,
+                active: false,
+                quiesced: false,
+                busy: false,
+                stopping: false,
+                ended: false,
+                messages: VecDeque::new(),
+                sent: 0,
+                done: 0,
+                limits: None,
+            }),
+            work: Condvar::new(),
+            changed: Condvar::new(),
+            pause: AtomicBool::new(false),
+            interrupt: Interrupt::new(line),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn pause(&self) -> &AtomicBool {
+        &self.pause
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn control(&self) -> MutexGuard<'_, Control> {
+        // Every change under the lock is a plain assignment: there is no
+        // half-done state that a panic could have left.
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update_pause(&self, control: &Control) {
+        let pause = control.quiesced || control.stopping || !control.messages.is_empty();
+        self.pause.store(pause, Ordering::Release);
+    }
+
+    // ---- the vCPUs' side
+
+    pub(super) fn mmio_read(&self, at: u64, data: &mut [u8]) {
+        if at == offset::INTERRUPT_STATUS {
+            data.fill(0);
+            if let Ok(data) = <&mut [u8; 4]>::try_from(data) {
+                *data = self.interrupt.status().to_le_bytes();
+            }
+            return;
+        }
+        if !self.control().registers.read(at, data) {
+            add(&self.counters.guest_errors, 1);
+        }
+    }
+
+    pub(super) fn mmio_write(&self, at: u64, data: &[u8]) {
+        if let (offset::INTERRUPT_ACK, Ok(causes)) = (at, <[u8; 4]>::try_from(data)) {
+            self.interrupt.acknowledge(u32::from_le_bytes(causes));
+            return;
+        }
+        let mut control = self.control();
+        match control.registers.write(at, data) {
+            Effect::None => {}
+            Effect::Nonsense => add(&self.counters.guest_errors, 1),
+            Effect::Notify(index) => {
+                add(&self.counters.notifications, 1);
+                control.pending |= 1 << index;
+                self.work.notify_one();
+            }
+            Effect::Activate(activation) => {
+                self.send(&mut control, Message::Activate(activation));
+            }
+            Effect::Reset => {
+                control.active = false;
+                control.pending = 0;
+                let number = self.send(&mut control, Message::Reset);
+                // The driver may use the queues' storage for something else as
+                // soon as the store is done (2.4.1).
+                drop(self.wait_done(control, number));
+            }
+        }
+    }
+
+    fn send(&self, control: &mut Control, message: Message) -> u64 {
+        control.messages.push_back(message);
+        control.sent += 1;
+        self.update_pause(control);
+        self.work.notify_one();
+        control.sent
+    }
+
+    fn wait_done<'a>(
+        &self,
+        mut control: MutexGuard<'a, Control>,
+        number: u64,
+    ) -> MutexGuard<'a, Control> {
+        while control.done < number && !control.ended {
+            control = self.changed.wait(control).unwrap_or_else(PoisonError::into_inner);
+        }
+        control
+    }
+
+    // ---- the host's side
+
+    pub(crate) fn wake(&self, index: usize) {
+        self.control().pending |= 1 << (index & 63);
+        self.work.notify_one();
+    }
+
+    pub(super) fn quiesce(&self) {
+        let mut control = self.control();
+        control.quiesced = true;
+        self.update_pause(&control);
+    }
+
+    pub(super) fn resume(&self) {
+        let mut control = self.control();
+        control.quiesced = false;
+        self.update_pause(&control);
+        self.work.notify_one();
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.control().is_idle()
+    }
+
+    pub(super) fn wait_idle(&self, deadline: Instant) -> bool {
+        let mut control = self.control();
+        while !control.is_idle() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.changed.wait_timeout(control, left);
+            control = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    pub(super) fn set_address_limits(
+        &self,
+        limits: AddressLimits,
+    ) -> Result<Acknowledged, SetAddressLimitsError> {
+        let processor = self.name.clone();
+        let mut control = self.control();
+        if control.ended {
+            return Err(SetAddressLimitsError::Ended { processor });
+        }
+        if !control.quiesced || !control.is_idle() {
+            return Err(SetAddressLimitsError::NotIdle { processor });
+        }
+        let number = self.send(&mut control, Message::SetAddressLimits(limits));
+        let control = self.wait_done(control, number);
+        if control.done < number {
+            return Err(SetAddressLimitsError::Ended { processor });
+        }
+        if control.limits != Some(limits) {
+            let expected = control.limits.map_or(0, |limits| limits.size);
+            return Err(SetAddressLimitsError::Size { processor, size: limits.size, expected });
+        }
+        Ok(Acknowledged { processor, limits })
+    }
+
+    pub(super) fn statistics(&self) -> IoStatistics {
+        let limits = self.control().limits;
+        IoStatistics { limits, ..self.counters.read() }
+    }
+
+    pub(super) fn stop(&self) {
+        let mut control = self.control();
+        control.stopping = true;
+        self.update_pause(&control);
+        self.work.notify_one();
+    }
+
+    // ---- the thread's side
+
+    /// Waits for something to do.
+    pub(super) fn next_work(&self) -> Work {
+        let mut control = self.control();
+        loop {
+            if control.stopping {
+                return Work::Stop;
+            }
+            if let Some(message) = control.messages.pop_front() {
+                return Work::Message(message);
+            }
+            if control.active && !control.quiesced && control.pending != 0 {
+                control.busy = true;
+                return Work::Queues(std::mem::take(&mut control.pending));
+            }
+            control = self.work.wait(control).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The queues were looked at; those in `again` are not done.
+    pub(super) fn worked(&self, again: u64) {
+        let mut control = self.control();
+        control.pending |= again;
+        control.busy = false;
+        self.changed.notify_all();
+    }
+
+    /// A message was dealt with. `active`: whether the queues can be used now.
+    pub(super) fn message_done(&self, active: Option<bool>) {
+        let mut control = self.control();
+        if let Some(active) = active {
+            // A reset sent meanwhile is in the messages and will undo it.
+            control.active = active;
+            // What came before the device was ready counts from now.
+            control.pending = if active { u64::MAX >> 1 } else { 0 };
+        }
+        control.done += 1;
+        self.update_pause(&control);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn acknowledge_limits(&self, limits: AddressLimits) {
+        self.control().limits = Some(limits);
+    }
+
+    pub(super) fn raise_used(&self) {
+        add(&self.counters.interrupts, 1);
+        self.interrupt.raise(USED_BUFFER);
+    }
+
+    pub(super) fn clear_interrupt(&self) {
+        self.interrupt.acknowledge(u32::MAX);
+    }
+
+    /// The device can do no more until the driver resets it.
+    pub(super) fn needs_reset(&self) {
+        add(&self.counters.guest_errors, 1);
+        add(&self.counters.needed_resets, 1);
+        let mut control = self.control();
+        // A reset that is on its way already is the cure.
+        let cured = control.messages.iter().any(|message| matches!(message, Message::Reset));
+        control.active = false;
+        let tell = !cured && control.registers.needs_reset();
+        drop(control);
+        if tell {
+            self.interrupt.raise(CONFIGURATION);
+        }
+    }
+
+    pub(super) fn ended(&self) {
+        let mut control = self.control();
+        control.ended = true;
+        control.busy = false;
+        self.changed.notify_all();
+    }
+}
+
+impl Control {
+    fn is_idle(&self) -> bool {
+        let waiting = self.active && self.pending != 0 || !self.messages.is_empty();
+        self.ended || !self.busy && (self.quiesced || !waiting)
+    }
+}

@@ -1,0 +1,219 @@
+//! One thread, one set of registers, one interrupt: what every device has.
+
+mod control;
+mod interrupt;
+mod statistics;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crate::access::{AddressLimits, GuestAccess, GuestStorage};
+use crate::device::{VirtioDevice, Waker};
+use crate::transport::{Identity, Registers};
+pub(crate) use control::Shared;
+pub use interrupt::InterruptLine;
+pub use statistics::IoStatistics;
+pub(crate) use statistics::{Counters, add};
+use worker::Worker;
+
+/// What the transport offers on every device's behalf: indirect descriptors
+/// (2.7.5.3), event indexes (2.7.10) and this version of the standard.
+const COMMON_FEATURES: u64 = 1 << 28 | 1 << 29 | 1 << 32;
+/// Queues are bits of a word.
+const MAX_QUEUES: usize = 63;
+
+/// An I/O processor as the machine and a relocation see it.
+///
+/// Life cycle: it works from the start. After [`quiesce`](Self::quiesce), once
+/// [`is_idle`](Self::is_idle), nothing of it touches guest storage until
+/// [`resume`](Self::resume); what the host's side sends meanwhile is kept in
+/// bounded buffers. Every method may be called from any thread.
+pub trait IoProcessor: Send + Sync {
+    /// What messages call it: "console", "blk0", "rng", "agent".
+    fn name(&self) -> &str;
+
+    /// A vCPU loads `data.len()` bytes `offset` bytes after the first register.
+    fn mmio_read(&self, offset: u64, data: &mut [u8]);
+
+    /// A vCPU stores `data` there. Returns without waiting for I/O, but for a
+    /// reset, which first lets the request in hand end.
+    fn mmio_write(&self, offset: u64, data: &[u8]);
+
+    /// Takes up no further request. Does not wait for the one in hand.
+    fn quiesce(&self);
+
+    /// No request is in hand and, unless quiesced, none waits.
+    fn is_idle(&self) -> bool;
+
+    /// Waits until idle; `false` if still busy at `deadline`.
+    fn wait_idle(&self, deadline: Instant) -> bool;
+
+    /// "Set address limits": the partition's storage is at `limits` now.
+    /// Returns once the processor's own thread has taken it in.
+    ///
+    /// # Errors
+    /// [`SetAddressLimitsError`]; the processor keeps its old limits then.
+    fn set_address_limits(
+        &self,
+        limits: AddressLimits,
+    ) -> Result<Acknowledged, SetAddressLimitsError>;
+
+    /// Takes requests up again, those that came meanwhile first.
+    fn resume(&self);
+
+    /// What happened so far.
+    fn statistics(&self) -> IoStatistics;
+}
+
+/// An I/O processor's word that it uses the new limits from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Acknowledged {
+    /// The processor's name.
+    pub processor: String,
+    /// The limits it uses.
+    pub limits: AddressLimits,
+}
+
+/// Why an I/O processor refused new address limits. The host is to blame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetAddressLimitsError {
+    /// It was not quiesced, or a request was in hand.
+    #[error("I/O processor {processor} is not idle: quiesce it and wait before setting limits")]
+    NotIdle {
+        /// Its name.
+        processor: String,
+    },
+    /// The size is not that of the storage it works on.
+    #[error("I/O processor {processor} works on {expected} bytes of storage, not on {size}")]
+    Size {
+        /// Its name.
+        processor: String,
+        /// Size in the refused limits, in bytes.
+        size: u64,
+        /// Size of its storage, in bytes.
+        expected: u64,
+    },
+    /// Its thread has ended.
+    #[error("I/O processor {processor} has ended: restart the partition")]
+    Ended {
+        /// Its name.
+        processor: String,
+    },
+}
+
+/// Why an I/O processor could not be started. The host is to blame.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The device has no queues, too many, or one of an impossible size.
+    #[error("the queue sizes {0:?} of a device are not 1 to 63 powers of two")]
+    Queues(Vec<u16>),
+    /// No thread could be had.
+    #[error("cannot start a thread for I/O processor {name}: raise the limit of processes")]
+    Thread {
+        /// Its name.
+        name: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The I/O processor of any [`VirtioDevice`]. Dropping it ends its thread.
+pub struct Processor {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Processor {
+    /// Starts the I/O processor `name` of `device` on a guest's `storage`;
+    /// `line` is its interrupt.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(
+        name: impl Into<String>,
+        mut device: impl VirtioDevice + 'static,
+        storage: Arc<dyn GuestStorage>,
+        line: Arc<dyn InterruptLine>,
+    ) -> Result<Self, StartError> {
+        let name = name.into();
+        let queue_sizes = device.queue_sizes().to_vec();
+        let possible = |size: &u16| size.is_power_of_two() && *size <= 32768;
+        if queue_sizes.is_empty()
+            || queue_sizes.len() > MAX_QUEUES
+            || !queue_sizes.iter().all(possible)
+        {
+            return Err(StartError::Queues(queue_sizes));
+        }
+        let identity = Identity {
+            device_id: device.device_id(),
+            features: device.features() | COMMON_FEATURES,
+            queue_sizes,
+            config: device.config_space(),
+        };
+        let shared = Arc::new(Shared::new(name.clone(), Registers::new(identity), line));
+        device.attach(Waker(Arc::downgrade(&shared)));
+        let worker = Worker::new(Arc::clone(&shared), Box::new(device), GuestAccess::new(storage));
+        let thread = std::thread::Builder::new()
+            .name(format!("io-{name}"))
+            .spawn(move || worker.run())
+            .map_err(|source| StartError::Thread { name, source })?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+}
+
+impl IoProcessor for Processor {
+    fn name(&self) -> &str {
+        self.shared.name()
+    }
+
+    fn mmio_read(&self, offset: u64, data: &mut [u8]) {
+        self.shared.mmio_read(offset, data);
+    }
+
+    fn mmio_write(&self, offset: u64, data: &[u8]) {
+        self.shared.mmio_write(offset, data);
+    }
+
+    fn quiesce(&self) {
+        self.shared.quiesce();
+    }
+
+    fn is_idle(&self) -> bool {
+        self.shared.is_idle()
+    }
+
+    fn wait_idle(&self, deadline: Instant) -> bool {
+        self.shared.wait_idle(deadline)
+    }
+
+    fn set_address_limits(
+        &self,
+        limits: AddressLimits,
+    ) -> Result<Acknowledged, SetAddressLimitsError> {
+        self.shared.set_address_limits(limits)
+    }
+
+    fn resume(&self) {
+        self.shared.resume();
+    }
+
+    fn statistics(&self) -> IoStatistics {
+        self.shared.statistics()
+    }
+}
+
+impl Drop for Processor {
+    fn drop(&mut self) {
+        self.shared.stop();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported by the panic hook already.
+            let _ = thread.join();
+        }
+    }
+}
