@@ -1,1 +1,3 @@
 //! RV64GC: decoding, semantics, CSRs, address translation and traps: pure.
+
+pub mod fp;
