@@ -1,0 +1,150 @@
+//! How fast a relocation copies, beside plain `memcpy` in the same run.
+//!
+//! All three copy the same bytes between mappings of the same kind and state:
+//! shared, populated before the clock starts.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use main_storage::{BLOCK_SIZE, MovePlan, PAGE_SIZE, PlanError, RangeError, StorageRange};
+
+use crate::copy_page;
+use crate::mapping::Mapping;
+use crate::{Backing, CreateError, MainStorage, MapError, RelocateError, StorageWindow};
+
+/// Why there is no measurement.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// Size or distance are no multiples of a block, or zero.
+    #[error("cannot measure such a move")]
+    Range(#[from] RangeError),
+    /// As above.
+    #[error("cannot measure such a move")]
+    Plan(#[from] PlanError),
+    /// Not enough memory, most likely.
+    #[error("cannot make main storage to measure in")]
+    Create(#[from] CreateError),
+    /// As above.
+    #[error("cannot map main storage to measure in")]
+    Map(#[from] MapError),
+    /// As above.
+    #[error("cannot map memory to compare with")]
+    Host(#[from] io::Error),
+    /// The move that was measured failed.
+    #[error("the measured move failed")]
+    Relocate(#[from] RelocateError),
+}
+
+/// Bytes per second and seconds, medians over the rounds; ratios are medians
+/// of each round's own ratio.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CopyBench {
+    /// `memcpy` of the whole size at once, bytes per second.
+    pub memcpy: f64,
+    /// `memcpy` page by page, bytes per second.
+    pub page_wise: f64,
+    /// A relocation's copy, holes searched and keys included, bytes per second.
+    pub relocation: f64,
+    /// `relocation / memcpy`.
+    pub relocation_vs_memcpy: f64,
+    /// `page_wise / memcpy`.
+    pub page_wise_vs_memcpy: f64,
+    /// Copy and remap: what a guest waits for them, in microseconds.
+    pub pause_us: f64,
+    /// The remap alone, in microseconds.
+    pub remap_us: f64,
+}
+
+/// Moves `size` bytes of content by `distance` bytes and back, `rounds` times
+/// (at least once), each beside the two `memcpy`s. Takes three times `size` of
+/// memory, and a distance below `size` makes the ranges overlap.
+///
+/// # Errors
+/// [`BenchError`].
+pub fn copy(size: u64, distance: u64, rounds: usize) -> Result<CopyBench, BenchError> {
+    let low = StorageRange::new(0, size)?;
+    let high = low.at(distance)?;
+    let main = MainStorage::create(high.end(), Backing::Memfd)?;
+    let window = StorageWindow::map(main.storage_fd(), main.keys_fd(), low, 0, size)?;
+    fill(window.host_base(), size);
+    let other = MainStorage::create(2 * size, Backing::Memfd)?;
+    let length = usize::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    let source = Mapping::of_file(other.storage_fd(), 0, length)?;
+    let target = Mapping::of_file(other.storage_fd(), size, length)?;
+    fill(source.base(), size);
+    fill(target.base(), size);
+
+    let mut samples: [Vec<f64>; 7] = Default::default();
+    for round in 0..rounds.max(1) {
+        let memcpy = rate(size, || {
+            // SAFETY: both mappings have `length` bytes and are this function's.
+            unsafe { std::ptr::copy_nonoverlapping(source.base(), target.base(), length) }
+        });
+        let page_wise = rate(size, || page_wise(&source, &target, size));
+        let (from, to) = if round % 2 == 0 { (low, high) } else { (high, low) };
+        let plan = MovePlan::new(from, to.origin())?;
+        let report = window.relocate(main.storage_fd(), main.keys_fd(), &plan, &mut |_| {
+            ControlFlow::Continue(())
+        })?;
+        let relocation = report.bytes as f64 / (report.nanos as f64 / 1e9);
+        let pause = (report.nanos + report.remap_nanos) as f64 / 1e3;
+        let values = [
+            memcpy,
+            page_wise,
+            relocation,
+            relocation / memcpy,
+            page_wise / memcpy,
+            pause,
+            report.remap_nanos as f64 / 1e3,
+        ];
+        for (samples, value) in samples.iter_mut().zip(values) {
+            samples.push(value);
+        }
+    }
+    let [
+        memcpy,
+        page_wise,
+        relocation,
+        relocation_vs_memcpy,
+        page_wise_vs_memcpy,
+        pause_us,
+        remap_us,
+    ] = samples.map(median);
+    Ok(CopyBench {
+        memcpy,
+        page_wise,
+        relocation,
+        relocation_vs_memcpy,
+        page_wise_vs_memcpy,
+        pause_us,
+        remap_us,
+    })
+}
+
+fn page_wise(source: &Mapping, target: &Mapping, size: u64) {
+    for page in 0..(size / PAGE_SIZE) as usize {
+        let offset = page * PAGE_SIZE as usize;
+        // SAFETY: pages of two mappings of `size` bytes that do not overlap.
+        unsafe { copy_page::plain(source.base().add(offset), target.base().add(offset)) };
+    }
+}
+
+/// Content that no page shares with another.
+fn fill(base: *mut u8, size: u64) {
+    for word in 0..size / 8 {
+        // SAFETY: inside the mapping of `size` bytes; nobody else uses it.
+        unsafe { base.cast::<u64>().add(word as usize).write_volatile(word ^ (BLOCK_SIZE << 32)) };
+    }
+}
+
+fn rate(size: u64, body: impl FnOnce()) -> f64 {
+    let started = Instant::now();
+    body();
+    size as f64 / started.elapsed().as_secs_f64()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

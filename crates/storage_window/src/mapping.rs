@@ -1,0 +1,167 @@
+//! Address ranges of this process.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::ptr;
+
+use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
+
+use crate::fault::{self, Point};
+
+/// Page tables move as a whole only between addresses aligned to what one of
+/// them covers.
+const ALIGNMENT: usize = 2 << 20;
+
+/// A range of this process's addresses that it alone uses.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    // `length` bytes from `base` are reserved or mapped by this value and
+    // unmapped when it is dropped; `base` is a multiple of ALIGNMENT.
+    base: *mut u8,
+    length: usize,
+}
+
+// SAFETY: an address range belongs to the process, not to a thread; what lies
+// in it is only reached through raw pointers and atomics.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; no method on `&self` changes the value.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Reserves `length` bytes (a positive multiple of the page size) that
+    /// nothing can be read from or written to.
+    pub(crate) fn reserve(length: usize) -> io::Result<Self> {
+        let padded = length.checked_add(ALIGNMENT).ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice.
+        let start = unsafe {
+            rustix::mm::mmap_anonymous(
+                ptr::null_mut(),
+                padded,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )?
+        }
+        .cast::<u8>();
+        let before = start.align_offset(ALIGNMENT);
+        // SAFETY: `before` is below ALIGNMENT, so all three pieces are parts of
+        // the mapping just made, and nobody knows the two that are returned.
+        let base = unsafe {
+            let base = start.add(before);
+            unmap(start, before);
+            unmap(base.add(length), padded - length - before);
+            base
+        };
+        Ok(Self { base, length })
+    }
+
+    /// Reserves `length` bytes and maps `file` there from `offset`.
+    pub(crate) fn of_file(file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<Self> {
+        let mapping = Self::reserve(length)?;
+        mapping.map_file(file, offset, length)?;
+        Ok(mapping)
+    }
+
+    /// Maps `length` bytes of `file` from `offset` to the start, instead of
+    /// what was there.
+    pub(crate) fn map_file(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        length: usize,
+    ) -> io::Result<()> {
+        if length > self.length {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: replaces pages inside this value's own range. Whoever holds
+        // pointers into it reads and writes shared memory either way.
+        unsafe {
+            rustix::mm::mmap(
+                self.base.cast(),
+                length,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE,
+                file,
+                offset,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Moves `other`'s pages, with their page tables, to the start of this
+    /// range, instead of what was there. When it fails, what was there may be
+    /// gone, and `other` is gone.
+    pub(crate) fn take(&self, other: Self) -> io::Result<()> {
+        if other.length > self.length {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: both ranges belong to their values; `other` is forgotten
+        // once its addresses are no longer mapped.
+        unsafe {
+            rustix::mm::mremap_fixed(
+                other.base.cast(),
+                other.length,
+                other.length,
+                MremapFlags::MAYMOVE,
+                self.base.cast(),
+            )?;
+        }
+        std::mem::forget(other);
+        Ok(())
+    }
+
+    /// Makes what is mapped in `length` bytes from `offset` inaccessible.
+    #[cfg(test)]
+    pub(crate) fn revoke(&self) {
+        // SAFETY: replaces this value's own pages.
+        unsafe {
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+            rustix::mm::mmap_anonymous(self.base.cast(), self.length, ProtFlags::empty(), flags)
+                .unwrap();
+        }
+    }
+
+    /// Brings in the pages of `length` bytes from `offset` for writing (which
+    /// allocates them) or only for reading. A kernel that cannot (before 5.14)
+    /// leaves it to the first touch.
+    pub(crate) fn populate(&self, offset: usize, length: usize, write: bool) -> io::Result<()> {
+        fault::check(Point::Populate)?;
+        if offset.checked_add(length).is_none_or(|end| end > self.length) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let advice = if write { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
+        // SAFETY: inside this value's range; populating changes no content.
+        match unsafe { rustix::mm::madvise(self.base.add(offset).cast(), length, advice) } {
+            Err(rustix::io::Errno::INVAL) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    /// The first byte.
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.base
+    }
+
+    /// Bytes of address space.
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is this value's own, and whoever lent out pointers
+        // into it keeps the value alive as long as they are used.
+        unsafe { unmap(self.base, self.length) };
+    }
+}
+
+/// # Safety
+/// The range was mapped by this module and is used by nobody any more.
+unsafe fn unmap(base: *mut u8, length: usize) {
+    if length > 0 {
+        // Fails only when splitting a mapping exceeds the host's limit of
+        // mappings: then the addresses stay reserved, which harms nobody.
+        // SAFETY: the caller's promise.
+        let _ = unsafe { rustix::mm::munmap(base.cast(), length) };
+    }
+}
