@@ -27,6 +27,16 @@ pub trait GuestStorage: Send + Sync {
     fn key_cell(&self, page: usize) -> &AtomicU8;
 }
 
+impl GuestStorage for storage_window::StorageWindow {
+    fn memory(&self) -> &GuestMemoryMmap {
+        Self::memory(self)
+    }
+
+    fn key_cell(&self, page: usize) -> &AtomicU8 {
+        Self::key_cell(self, page)
+    }
+}
+
 /// Where a partition's storage lies in main storage, as "set address limits"
 /// tells it to an I/O processor. Both in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

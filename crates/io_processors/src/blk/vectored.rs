@@ -101,11 +101,20 @@ impl<'a> Buffers<'a> {
     }
 
     /// Copies everything into `target`, as far as it reaches.
-    pub(super) fn copy_to(&self, target: &mut [u8]) {
+    pub fn copy_to(&self, target: &mut [u8]) {
         let mut rest = target;
         for slice in &self.slices {
             let count = slice.copy_to(rest);
             rest = &mut rest[count..];
+        }
+    }
+
+    /// Fills the buffers from `source`, as far as it reaches.
+    pub fn copy_from(&self, source: &[u8]) {
+        let mut rest = source;
+        for slice in &self.slices {
+            slice.copy_from(rest);
+            rest = rest.get(slice.len()..).unwrap_or(&[]);
         }
     }
 }

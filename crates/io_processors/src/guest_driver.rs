@@ -1,1 +1,0 @@
-//! The guest's side of a device, for tests.

@@ -1,0 +1,142 @@
+//! A guest that does anything: the body of the fuzz target and of a property
+//! test.
+
+use super::{BASE, Driver, MemoryDisk, patience};
+use crate::{AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, IoProcessor, Rng};
+
+/// The host's end of whatever device is exercised.
+enum End {
+    None,
+    Console(ConsoleEnd),
+    Channel(ChannelEnd),
+}
+
+/// Takes `data` as what a hostile guest does to a device, and does it: stores
+/// to registers in any order, rings and descriptors full of nonsense, resets
+/// in the middle. Whatever it is, the device must become idle when quiesced,
+/// acknowledge new address limits, and work again after a reset.
+///
+/// # Panics
+/// If it does not.
+pub fn exercise(data: &[u8]) {
+    let mut input = Input(data);
+    let (mut driver, end) = match input.byte() % 4 {
+        0 => (Driver::start(Rng), End::None),
+        1 => {
+            let disk = Box::new(MemoryDisk::new(vec![7; 64 * 512]));
+            (Driver::start(Blk::new(disk, "fuzz")), End::None)
+        }
+        2 => {
+            let (console, end) = Console::new();
+            (Driver::start(console), End::Console(end))
+        }
+        _ => {
+            let (channel, end) = AgentChannel::new();
+            (Driver::start(channel), End::Channel(end))
+        }
+    };
+    driver.initialise(u64::from(input.byte()) << 24 | 0xff);
+    while !input.0.is_empty() {
+        step(&mut input, &mut driver, &end);
+    }
+    driver.processor.quiesce();
+    assert!(driver.processor.wait_idle(patience()), "a quiesced device becomes idle");
+    let limits = Driver::limits(1 << 20);
+    let acknowledged = driver.processor.set_address_limits(limits);
+    assert_eq!(acknowledged.map(|word| word.limits), Ok(limits));
+    driver.processor.resume();
+    driver.initialise(0);
+    assert!(driver.processor.wait_idle(patience()), "a reset device becomes idle");
+}
+
+fn step(input: &mut Input<'_>, driver: &mut Driver, end: &End) {
+    match input.byte() % 8 {
+        0 => {
+            let at = u64::from(input.half()) % 0x120;
+            let bytes = input.word().to_le_bytes();
+            let width = [1, 2, 4, 4, 4, 4, 4, 4][usize::from(input.byte() % 8)];
+            driver.processor.mmio_write(at, &bytes[..width]);
+        }
+        1 => {
+            let mut bytes = [0; 8];
+            let at = u64::from(input.half()) % 0x200;
+            let width = [1, 2, 4, 8][usize::from(input.byte() % 4)];
+            driver.processor.mmio_read(at, &mut bytes[..width]);
+        }
+        2 => {
+            let at = BASE + u64::from(input.word()) % 0x8_0000;
+            let value = input.word();
+            driver.put(at, value);
+        }
+        3 => descriptor(input, driver),
+        4 => {
+            let index = usize::from(input.byte()) % driver.queues();
+            driver.offer_head(index, u16::from(input.byte() % 40));
+            driver.notify(index);
+        }
+        5 => {
+            // An index that jumps.
+            let at = Driver::available(usize::from(input.byte() % 4)) + 2;
+            driver.put(at, input.half());
+        }
+        6 => {
+            driver.processor.quiesce();
+            assert!(driver.processor.wait_idle(patience()), "a quiesced device becomes idle");
+            driver.processor.resume();
+        }
+        _ => host(input, end),
+    }
+}
+
+/// A descriptor that makes sense more often than random bytes do.
+fn descriptor(input: &mut Input<'_>, driver: &Driver) {
+    let index = usize::from(input.byte() % 4);
+    let slot = u16::from(input.byte() % 40);
+    let offset = u64::from(input.word());
+    let address =
+        BASE.wrapping_add(if input.byte() % 4 == 0 { offset } else { offset % (4 << 20) });
+    let length = match input.byte() % 4 {
+        0 => input.word(),
+        1 => 16,
+        2 => 512,
+        _ => u32::from(input.byte()),
+    };
+    let flags = u16::from(input.byte() % 8);
+    let next = u16::from(input.byte() % 40);
+    driver.descriptor(Driver::descriptors(index), slot, (address, length), flags, next);
+}
+
+fn host(input: &mut Input<'_>, end: &End) {
+    let bytes = input.word().to_le_bytes();
+    match end {
+        End::None => {}
+        End::Console(end) => {
+            end.input(&bytes);
+        }
+        End::Channel(end) => {
+            // A deadline in the past: whatever can be done at once.
+            let now = Some(std::time::Instant::now());
+            let _ = end.write_until(&bytes, now);
+            let _ = end.read_until(&mut [0; 64], now);
+        }
+    }
+}
+
+/// Bytes, and zeros when there are no more.
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    fn half(&mut self) -> u16 {
+        u16::from_le_bytes([self.byte(), self.byte()])
+    }
+
+    fn word(&mut self) -> u32 {
+        u32::from(self.half()) | u32::from(self.half()) << 16
+    }
+}
