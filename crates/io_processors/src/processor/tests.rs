@@ -142,8 +142,10 @@ fn a_reset_waits_for_the_request_in_hand_and_forgets_the_rest() {
     assert_eq!(driver.processor.statistics().resets, 2, "one of them before the start");
 }
 
+type Sabotage = fn(&mut Driver);
+
 /// Each a guest that breaks its queue in another way.
-fn sabotages() -> Vec<(&'static str, fn(&mut Driver))> {
+fn sabotages() -> Vec<(&'static str, Sabotage)> {
     vec![
         ("a loop", |driver| {
             let table = Driver::descriptors(0);
