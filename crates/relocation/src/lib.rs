@@ -1,1 +1,19 @@
 //! The phase machine of a relocation and its undo: pure.
+//!
+//! A [`Relocation`] is one stop-mode relocation of one partition: [`Event`]s
+//! go in, [`Action`]s come out, and it ends with one [`Report`]: either moved,
+//! or resumed where it was. It has no clock; the time comes in with events.
+//!
+//! Its one owner is the partition's worker, which implements [`Driver`] and
+//! calls [`drive`]. What an action means in threads, devices and mappings is
+//! the driver's business; in which order they may happen is decided here.
+
+mod driver;
+mod phase;
+mod words;
+
+pub use driver::{Driver, drive};
+pub use phase::Relocation;
+pub use words::{
+    Action, Copied, Device, Event, Limits, Outcome, RangeRefused, Reason, Report, Request,
+};
