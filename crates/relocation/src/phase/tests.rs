@@ -197,7 +197,7 @@ fn script() -> impl Strategy<Value = Script> {
         mood(),
         prop::collection::vec(device, 0..=NAMES.len()),
         prop::collection::vec(index(), 1..40),
-        prop::collection::vec((index(), 0u8..4, 0usize..5), 0..4),
+        prop::collection::vec((index(), 0u8..4, 0usize..5), 0..8),
     )
         .prop_map(|((reserve, prepare, grant, copy, finish), vcpus, devices, order, noise)| {
             Script { reserve, prepare, grant, copy, finish, vcpus, devices, order, noise }
@@ -306,7 +306,7 @@ impl World {
         let (_, kind, device) = self.script.noise.remove(position);
         Some(match kind {
             0 => Event::Tick,
-            1 => Event::Acknowledged(Device(device + NAMES.len()), plan().to()),
+            1 => Event::Acknowledged(Device(device), StorageRange::new(0, M).unwrap()),
             2 => Event::Idle(Device(device + NAMES.len())),
             _ => Event::LimitsFailed(Device(0), StorageRange::new(0, M).unwrap(), String::new()),
         })
