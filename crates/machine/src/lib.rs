@@ -1,1 +1,306 @@
-//! One virtual machine: boot, vCPU control, I/O processors.
+//! One virtual machine: storage, vCPUs and I/O processors put together.
+//!
+//! A [`Machine`] is built on a partition's [`StorageWindow`] from a
+//! [`MachineConfig`]: it loads the guest's kernel, starts one thread per vCPU
+//! and one per I/O processor, and is the guest's firmware (`sbi`). Whoever
+//! relocates the partition drives it through [`Machine::stop_vcpus`],
+//! [`Machine::io_processors`] and [`Machine::resume_vcpus`]; the machine knows
+//! nothing of main storage.
+//!
+//! The machine is a riscv64 one: where its parts are stands in
+//! [`memory_map`], and the guest reads it from the device tree.
+
+mod boot;
+mod bus;
+mod config;
+mod device_tree;
+pub mod memory_map;
+mod plic;
+mod sbi;
+mod vcpu_control;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use engine::{Exit, Vcpu};
+use engine_soft::SoftVcpu;
+use io_processors::{
+    AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, GuestStorage, IoProcessor, OpenDiskError,
+    Processor, Rng, StartError, VirtioDevice, open_disk,
+};
+use storage_window::StorageWindow;
+
+pub use boot::BootError;
+pub use config::{DiskConfig, MAX_DISKS, MAX_VCPUS, MachineConfig};
+
+use bus::Bus;
+use plic::Plic;
+use sbi::{After, Firmware};
+use vcpu_control::{HartStart, Pass, VcpuControl};
+
+/// How a machine ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MachineEnd {
+    /// The guest powered itself off.
+    PowerOff,
+    /// The guest asked to be started anew.
+    Reboot,
+    /// [`Machine::shut_down`] was called.
+    ShutDown,
+    /// The guest cannot go on.
+    Failed {
+        /// In words for the operator.
+        reason: String,
+    },
+}
+
+/// Why a machine could not be made. The operator is to blame, or the host.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// A number outside its range.
+    #[error("a machine has 1 to {MAX_VCPUS} vCPUs and at most {MAX_DISKS} disks, not {vcpus} and {disks}")]
+    Parts {
+        /// vCPUs asked for.
+        vcpus: u8,
+        /// Disks asked for.
+        disks: usize,
+    },
+    /// The guest could not be put into storage.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// A disk could not be opened.
+    #[error(transparent)]
+    Disk(#[from] OpenDiskError),
+    /// An I/O processor could not be started.
+    #[error(transparent)]
+    IoProcessor(#[from] StartError),
+    /// The host gave no random numbers or no thread.
+    #[error("the host refused what the machine needs: {what}")]
+    Host {
+        /// What was asked for.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// One virtual machine. Dropping it ends it.
+pub struct Machine {
+    control: Arc<VcpuControl>,
+    bus: Arc<Bus>,
+    console: ConsoleEnd,
+    agent: ChannelEnd,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Machine {
+    /// Builds the machine on `window` and loads its guest. Nothing runs until
+    /// [`Machine::start`].
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub fn new(config: &MachineConfig, window: &Arc<StorageWindow>) -> Result<Self, MachineError> {
+        let parts = MachineError::Parts { vcpus: config.vcpus, disks: config.disks.len() };
+        if !(1..=MAX_VCPUS).contains(&config.vcpus) || config.disks.len() > MAX_DISKS {
+            return Err(parts);
+        }
+        let plic = Plic::new(config.vcpus.into());
+        let mut devices = Devices { window, plic: &plic, processors: Vec::new() };
+        let (console, console_end) = Console::new();
+        let (agent, agent_end) = AgentChannel::new();
+        devices.add("console".into(), console)?;
+        devices.add("agent".into(), agent)?;
+        for (index, disk) in config.disks.iter().enumerate() {
+            let backend = open_disk(&disk.path, &disk.mode)?;
+            devices.add(format!("blk{index}"), Blk::new(backend, &format!("berth-{index}")))?;
+        }
+        devices.add("rng".into(), Rng)?;
+        let io_processors = devices.processors;
+
+        let boot = load_guest(config, window, io_processors.len())?;
+
+        let vcpus: Vec<SoftVcpu> =
+            (0..config.vcpus).map(|hart| SoftVcpu::new(hart.into(), Arc::clone(window))).collect();
+        let control = Arc::new(VcpuControl::new(vcpus.iter().map(Vcpu::handle).collect()));
+        plic.connect(control.handles().to_vec());
+        // Every hart is stopped at first, so this start cannot be refused.
+        let _ = control.start_hart(0, boot);
+        let bus = Arc::new(Bus { plic, io_processors });
+        let machine = Self {
+            control,
+            bus,
+            console: console_end.clone(),
+            agent: agent_end,
+            threads: Mutex::default(),
+        };
+        machine.start_threads(config, window, vcpus, console_end)?;
+        Ok(machine)
+    }
+
+    fn start_threads(
+        &self,
+        config: &MachineConfig,
+        window: &Arc<StorageWindow>,
+        vcpus: Vec<SoftVcpu>,
+        console: ConsoleEnd,
+    ) -> Result<(), MachineError> {
+        let firmware = Arc::new(Firmware {
+            control: Arc::clone(&self.control),
+            window: Arc::clone(window),
+            console: Box::new(move |bytes| console.print(bytes)),
+        });
+        for (hart, vcpu) in vcpus.into_iter().enumerate() {
+            let runner = Runner {
+                hart,
+                vcpu,
+                host_cpu: config.host_cpus.as_ref().and_then(|cpus| cpus.get(hart % cpus.len().max(1)).copied()),
+                control: Arc::clone(&self.control),
+                bus: Arc::clone(&self.bus),
+                firmware: Arc::clone(&firmware),
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("vcpu{hart}-{}", config.name))
+                .spawn(move || runner.run())
+                .map_err(|source| MachineError::Host { what: "a thread for a vCPU", source })?;
+            self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
+        Ok(())
+    }
+
+    /// Lets the vCPUs enter the guest for the first time.
+    pub fn start(&self) {
+        self.control.resume();
+    }
+
+    /// Stops every vCPU; returns when all of them are outside the guest.
+    pub fn stop_vcpus(&self) {
+        self.control.stop();
+    }
+
+    /// Lets the vCPUs go on where they stopped.
+    pub fn resume_vcpus(&self) {
+        self.control.resume();
+    }
+
+    /// The I/O processors, in order of their slots.
+    #[must_use]
+    pub fn io_processors(&self) -> &[Arc<dyn IoProcessor>] {
+        &self.bus.io_processors
+    }
+
+    /// The host's end of the guest's console.
+    #[must_use]
+    pub fn console(&self) -> &ConsoleEnd {
+        &self.console
+    }
+
+    /// The host's end of the channel to the guest agent.
+    #[must_use]
+    pub fn agent(&self) -> &ChannelEnd {
+        &self.agent
+    }
+
+    /// Waits until the machine has ended, and says how.
+    #[must_use]
+    pub fn wait(&self) -> MachineEnd {
+        self.control.wait_for_end()
+    }
+
+    /// Ends the machine from outside, as pulling its plug would.
+    pub fn shut_down(&self) {
+        self.control.end(MachineEnd::ShutDown);
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.shut_down();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A vCPU thread that panicked has said so on standard error.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Fills the virtio slots in order.
+struct Devices<'a> {
+    window: &'a Arc<StorageWindow>,
+    plic: &'a Arc<Plic>,
+    processors: Vec<Arc<dyn IoProcessor>>,
+}
+
+impl Devices<'_> {
+    fn add(&mut self, name: String, device: impl VirtioDevice + 'static) -> Result<(), StartError> {
+        let line = self.plic.line(memory_map::interrupt_of_slot(self.processors.len()));
+        let storage: Arc<dyn GuestStorage> = Arc::clone(self.window) as _;
+        self.processors.push(Arc::new(Processor::start(name, device, storage, Arc::new(line))?));
+        Ok(())
+    }
+}
+
+/// Loads the guest; returns where its first hart starts.
+fn load_guest(config: &MachineConfig, window: &StorageWindow, io_processors: usize) -> Result<HartStart, MachineError> {
+    let memory = window.memory();
+    let layout = boot::load(memory, window.size(), &config.kernel, config.initrd.as_deref())?;
+    let mut rng_seed = [0; 64];
+    rustix::rand::getrandom(&mut rng_seed, rustix::rand::GetRandomFlags::empty())
+        .map_err(|source| MachineError::Host { what: "random numbers", source: source.into() })?;
+    let tree = device_tree::write(&device_tree::Description {
+        vcpus: config.vcpus.into(),
+        storage: window.size(),
+        command_line: &config.command_line,
+        initrd: layout.initrd,
+        io_processors,
+        rng_seed: &rng_seed,
+    })
+    .map_err(BootError::DeviceTree)?;
+    boot::write_tree(memory, &layout, &tree)?;
+    Ok(HartStart { entry: layout.kernel, opaque: layout.device_tree })
+}
+
+/// What a vCPU's thread owns.
+struct Runner {
+    hart: usize,
+    vcpu: SoftVcpu,
+    host_cpu: Option<usize>,
+    control: Arc<VcpuControl>,
+    bus: Arc<Bus>,
+    firmware: Arc<Firmware>,
+}
+
+impl Runner {
+    fn run(mut self) {
+        if let Some(cpu) = self.host_cpu {
+            self.pin(cpu);
+        }
+        loop {
+            match self.control.enter(self.hart) {
+                Pass::End => return,
+                Pass::Start(HartStart { entry, opaque }) => self.vcpu.riscv().start(entry, opaque),
+                Pass::Go => {}
+            }
+            let exit = self.vcpu.run(&*self.bus);
+            self.control.leave(self.hart);
+            match exit {
+                Exit::Kicked => {}
+                Exit::FirmwareCall => match self.firmware.call(self.hart, self.vcpu.riscv()) {
+                    After::Continue | After::HartStopped => {}
+                    After::End(why) => self.control.end(why),
+                },
+                Exit::Stuck { pc } => self.control.end(MachineEnd::Failed {
+                    reason: format!("vCPU {} cannot go on at {pc:#x}: its trap handler traps", self.hart),
+                }),
+            }
+        }
+    }
+
+    /// A vCPU that cannot be pinned runs all the same, only elsewhere.
+    fn pin(&self, cpu: usize) {
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(cpu);
+        if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+            tracing::warn!(vcpu = self.hart, cpu, %error, "cannot pin the vCPU to its host CPU");
+        }
+    }
+}

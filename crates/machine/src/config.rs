@@ -1,0 +1,39 @@
+//! What a machine is made of.
+
+use std::path::PathBuf;
+
+use io_processors::DiskMode;
+
+/// Everything that is declared of a machine but its storage.
+#[derive(Debug, Clone)]
+pub struct MachineConfig {
+    /// The partition's name; goes into thread names and messages.
+    pub name: String,
+    /// vCPUs, 1 to [`MAX_VCPUS`].
+    pub vcpus: u8,
+    /// Host CPUs the vCPUs run on: vCPU `i` on `host_cpus[i % len]`. `None`
+    /// leaves the choice to the host's scheduler.
+    pub host_cpus: Option<Vec<usize>>,
+    /// An uncompressed riscv64 Linux kernel image.
+    pub kernel: PathBuf,
+    /// Initial ramdisk.
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line.
+    pub command_line: String,
+    /// Disks; the guest calls the first one `vda`.
+    pub disks: Vec<DiskConfig>,
+}
+
+/// One disk of a machine.
+#[derive(Debug, Clone)]
+pub struct DiskConfig {
+    /// The disk's contents, a raw image.
+    pub path: PathBuf,
+    /// How they are used.
+    pub mode: DiskMode,
+}
+
+/// Most vCPUs of one machine.
+pub const MAX_VCPUS: u8 = 8;
+/// Most disks of one machine.
+pub const MAX_DISKS: usize = 8;
