@@ -72,6 +72,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Inner {
+    /// Keeps `bytes` as the guest's last words and passes them on. Never waits.
+    fn output(&self, bytes: &[u8]) {
+        let mut state = lock(&self.state);
+        append_last(&mut state.tail, bytes, TAIL);
+        state.clients.retain(|client| match client.upgrade() {
+            Some(mailbox) => {
+                mailbox.deliver(bytes);
+                true
+            }
+            None => false,
+        });
+    }
+}
+
 impl Hub {
     pub(super) fn end(&self) -> ConsoleEnd {
         ConsoleEnd(Arc::clone(&self.0))
@@ -94,17 +109,8 @@ impl Hub {
         bytes
     }
 
-    /// Keeps `bytes` as the guest's last words and passes them on. Never waits.
     pub(super) fn output(&self, bytes: &[u8]) {
-        let mut state = lock(&self.0.state);
-        append_last(&mut state.tail, bytes, TAIL);
-        state.clients.retain(|client| match client.upgrade() {
-            Some(mailbox) => {
-                mailbox.deliver(bytes);
-                true
-            }
-            None => false,
-        });
+        self.0.output(bytes);
     }
 
     pub(super) fn close(&self) {
@@ -154,6 +160,13 @@ impl ConsoleEnd {
             state.clients.push_back(Arc::downgrade(&mailbox));
         }
         ConsoleClient(mailbox)
+    }
+
+    /// Adds `bytes` to what the guest said: output that reaches the host by
+    /// another way than the console's queues, such as the firmware's debug
+    /// console. Never waits.
+    pub fn print(&self, bytes: &[u8]) {
+        self.0.output(bytes);
     }
 
     /// Types `bytes`; returns how many were taken, fewer than all if the guest
