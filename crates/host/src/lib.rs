@@ -1,1 +1,3 @@
 //! The daemon: partition control, resource manager, worker processes.
+
+pub mod host_file;

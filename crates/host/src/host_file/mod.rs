@@ -1,0 +1,237 @@
+//! The host file: what an operator declares, checked.
+//!
+//! ```toml
+//! [main_storage]
+//! size = "509M"
+//!
+//! [host]
+//! device_wait = "10s"           # default
+//!
+//! [[partition]]
+//! name = "lpar1"
+//! size = "128M"
+//! origin = "0"                  # default: the smallest gap that fits
+//! image = "minimal"
+//! vcpus = 1                     # default: one per host CPU named, else 1
+//! host_cpus = [0]               # default: any host CPU nobody has exclusively
+//! cpu_sharing = "exclusive"     # or "time-shared"; needed with host_cpus
+//! disk = "64M"                  # data disk at /data; default: none
+//! autostart = true              # default
+//! engine = "soft"               # default
+//! ```
+//!
+//! [`HostFile::parse`] is pure: what depends on the host it runs on
+//! ([`HostFile::check_host`]) or on the images there are is asked separately.
+
+mod place;
+mod raw;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use main_storage::{PartitionName, Size, StorageMap, StorageRange};
+
+/// vCPUs a partition can have.
+pub const MAX_VCPUS: u8 = 8;
+/// Partitions a host can have: each is a process with its own threads.
+pub const MAX_PARTITIONS: usize = 64;
+/// Bytes a host file can have.
+pub const MAX_FILE: usize = 1 << 20;
+
+/// A checked host file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFile {
+    /// Bytes of main storage.
+    pub main_storage: u64,
+    /// How long a move waits for busy I/O processors.
+    pub device_wait: Duration,
+    /// The partitions in the order of the file.
+    pub partitions: Vec<PartitionSpec>,
+}
+
+/// A partition as declared, its place in main storage decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionSpec {
+    /// Its name.
+    pub name: PartitionName,
+    /// Where its storage is when the host starts.
+    pub range: StorageRange,
+    /// Name of the guest image.
+    pub image: String,
+    /// Number of vCPUs, 1 to [`MAX_VCPUS`].
+    pub vcpus: u8,
+    /// Which host CPUs its vCPUs run on.
+    pub cpus: CpuAssignment,
+    /// Bytes of its data disk.
+    pub disk: Option<u64>,
+    /// Whether it is started with the host.
+    pub autostart: bool,
+    /// What executes its instructions.
+    pub engine: Engine,
+    /// Line in the host file where it begins.
+    pub line: usize,
+}
+
+/// Host CPUs of a partition (Fig. 1A).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CpuAssignment {
+    /// Any that nobody has exclusively.
+    Floating,
+    /// These, and nobody else runs on them.
+    Exclusive(Vec<usize>),
+    /// These, shared with everybody else who names them so.
+    TimeShared(Vec<usize>),
+}
+
+impl CpuAssignment {
+    /// The host CPUs named; none when floating.
+    #[must_use]
+    pub fn named(&self) -> &[usize] {
+        match self {
+            Self::Floating => &[],
+            Self::Exclusive(cpus) | Self::TimeShared(cpus) => cpus,
+        }
+    }
+}
+
+/// What executes a guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// The CPU in software.
+    #[default]
+    Soft,
+}
+
+impl Engine {
+    /// As the host file and `berth status` write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Soft => "soft",
+        }
+    }
+}
+
+/// Why a host file cannot be used. Its author is to blame; the message names
+/// the line, the cause and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum HostFileError {
+    /// The file cannot be read.
+    #[error("cannot read the host file {path}: {source}; name another with `-f FILE`")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, or a field that is unknown, missing or of the wrong type.
+    #[error("{message}")]
+    Syntax {
+        /// Says where, shows the line.
+        message: String,
+    },
+    /// A value that cannot be.
+    #[error("line {line}: {what}")]
+    Value {
+        /// Line in the file, from 1.
+        line: usize,
+        /// Cause and remedy.
+        what: String,
+    },
+}
+
+impl HostFile {
+    /// Reads and checks the file at `path`.
+    ///
+    /// # Errors
+    /// [`HostFileError`].
+    pub fn read(path: &Path) -> Result<Self, HostFileError> {
+        let read = |source| HostFileError::Read { path: path.to_owned(), source };
+        let file = std::fs::File::open(path).map_err(read)?;
+        let mut text = String::new();
+        // One byte more than allowed, so that a longer file is noticed.
+        let mut bounded = std::io::Read::take(file, MAX_FILE as u64 + 1);
+        std::io::Read::read_to_string(&mut bounded, &mut text).map_err(read)?;
+        Self::parse(&text)
+    }
+
+    /// Checks a host file's text.
+    ///
+    /// # Errors
+    /// [`HostFileError::Syntax`] or [`HostFileError::Value`].
+    pub fn parse(text: &str) -> Result<Self, HostFileError> {
+        if text.len() > MAX_FILE {
+            return Err(HostFileError::Syntax {
+                message: format!(
+                    "a host file has at most {} bytes; this is more",
+                    Size(MAX_FILE as u64)
+                ),
+            });
+        }
+        place::decide(text, raw::parse(text)?)
+    }
+
+    /// The map of main storage as it is when the host starts.
+    ///
+    /// # Errors
+    /// Never for a file that [`HostFile::parse`] accepted.
+    pub fn map(&self) -> Result<StorageMap, main_storage::Refusal> {
+        let mut map = StorageMap::new(self.main_storage)?;
+        for partition in &self.partitions {
+            map.assign(partition.name.clone(), partition.range)?;
+        }
+        Ok(map)
+    }
+
+    /// Host CPUs that somebody has exclusively.
+    pub fn exclusive_cpus(&self) -> impl Iterator<Item = usize> + '_ {
+        self.partitions
+            .iter()
+            .flat_map(|partition| match &partition.cpus {
+                CpuAssignment::Exclusive(cpus) => cpus.as_slice(),
+                CpuAssignment::Floating | CpuAssignment::TimeShared(_) => &[],
+            })
+            .copied()
+    }
+
+    /// Checks what depends on the host: whether it has the CPUs (`online`, by
+    /// number) that the file names, and one left for whoever floats.
+    ///
+    /// # Errors
+    /// [`HostFileError::Value`].
+    pub fn check_host(&self, online: &[usize]) -> Result<(), HostFileError> {
+        for partition in &self.partitions {
+            let missing = partition.cpus.named().iter().find(|cpu| !online.contains(cpu));
+            if let Some(cpu) = missing {
+                return Err(partition.wrong(format!(
+                    "this host has no CPU {cpu} for it, only {online:?}; \
+                     change host_cpus or leave it out"
+                )));
+            }
+            let floats = partition.cpus == CpuAssignment::Floating;
+            if floats && online.iter().all(|cpu| self.exclusive_cpus().any(|taken| taken == *cpu)) {
+                return Err(partition.wrong(
+                    "every host CPU is exclusively somebody else's; leave one free or name \
+                     time-shared host_cpus"
+                        .to_owned(),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PartitionSpec {
+    /// An error about this partition.
+    #[must_use]
+    pub fn wrong(&self, what: String) -> HostFileError {
+        HostFileError::Value {
+            line: self.line,
+            what: format!("partition \"{}\": {what}", self.name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! Decides what the file leaves open and refuses what cannot be.
+
+use std::time::Duration;
+
+use main_storage::{BLOCK_SIZE, PartitionName, Refusal, Size, StorageMap, StorageRange};
+use toml::Spanned;
+
+use super::raw::{self, RawFile, RawPartition, RawSharing, RawSize};
+use super::{CpuAssignment, HostFile, HostFileError, MAX_PARTITIONS, MAX_VCPUS, PartitionSpec};
+
+/// How long a move waits for busy I/O processors unless the file says so.
+const DEVICE_WAIT: Duration = Duration::from_secs(10);
+
+/// Turns a cause into an error that names its line.
+struct At<'a> {
+    text: &'a str,
+}
+
+impl At<'_> {
+    fn error<T>(&self, at: &Spanned<T>, what: impl ToString) -> HostFileError {
+        HostFileError::Value { line: raw::line(self.text, &at.span()), what: what.to_string() }
+    }
+
+    fn size(&self, what: &str, size: &Spanned<RawSize>) -> Result<u64, HostFileError> {
+        size.get_ref().bytes().map_err(|error| self.error(size, format!("{what}: {error}")))
+    }
+}
+
+pub(super) fn decide(text: &str, file: RawFile) -> Result<HostFile, HostFileError> {
+    let at = At { text };
+    let size = &file.main_storage.size;
+    let main_storage = at.size("main storage", size)?;
+    let mut map = StorageMap::new(main_storage).map_err(|_| {
+        at.error(
+            size,
+            format!(
+                "main storage of {} is not a positive multiple of 1M; storage is handed out in \
+             blocks of 1M",
+                Size(main_storage)
+            ),
+        )
+    })?;
+    let device_wait = match &file.host.device_wait {
+        None => DEVICE_WAIT,
+        Some(wait) => raw::duration(wait.get_ref())
+            .map_err(|error| at.error(wait, format!("device_wait: {error}")))?,
+    };
+    if let Some(excess) = file.partition.get(MAX_PARTITIONS) {
+        return Err(at.error(excess, format!("a host has at most {MAX_PARTITIONS} partitions")));
+    }
+    let placed = place(&at, &mut map, &file.partition)?;
+    let partitions = file
+        .partition
+        .iter()
+        .zip(placed)
+        .map(|(raw, (name, range))| {
+            let line = raw::line(text, &raw.span());
+            partition(&at, raw.get_ref(), name, range, line)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    check_sharing(&partitions)?;
+    Ok(HostFile { main_storage, device_wait, partitions })
+}
+
+/// Ranges for all, in the order of the file: declared origins first, then best
+/// fit for the others.
+fn place(
+    at: &At<'_>,
+    map: &mut StorageMap,
+    partitions: &[Spanned<RawPartition>],
+) -> Result<Vec<(PartitionName, StorageRange)>, HostFileError> {
+    let mut placed: Vec<Option<(PartitionName, StorageRange)>> = vec![None; partitions.len()];
+    let declared = |wanted: bool| {
+        let each = partitions.iter().map(Spanned::get_ref).enumerate();
+        each.filter(move |(_, raw)| raw.origin.is_some() == wanted)
+    };
+    for (index, raw) in declared(true).chain(declared(false)) {
+        let name =
+            PartitionName::new(raw.name.get_ref()).map_err(|error| at.error(&raw.name, error))?;
+        let about = |error: &dyn std::fmt::Display| format!("partition \"{name}\": {error}");
+        let size = at.size(&format!("partition \"{name}\""), &raw.size)?;
+        StorageRange::new(0, size).map_err(|error| at.error(&raw.size, about(&error)))?;
+        let (range, blame) = match &raw.origin {
+            Some(origin) => {
+                let bytes = at.size(&format!("origin of partition \"{name}\""), origin)?;
+                let range = StorageRange::new(bytes, size);
+                (range.map_err(|error| at.error(origin, about(&error)))?, origin)
+            }
+            None => {
+                let range = map.best_fit(size);
+                (range.map_err(|error| at.error(&raw.size, about(&error)))?, &raw.size)
+            }
+        };
+        map.assign(name.clone(), range).map_err(|refusal| match refusal {
+            Refusal::NameTaken(_) => at.error(&raw.name, about(&refusal)),
+            Refusal::InTheWay { .. } => at.error(blame, overlap(map, &name, range, &refusal)),
+            other => at.error(blame, about(&other)),
+        })?;
+        placed[index] = Some((name, range));
+    }
+    Ok(placed.into_iter().flatten().collect())
+}
+
+fn overlap(
+    map: &StorageMap,
+    name: &PartitionName,
+    range: StorageRange,
+    refusal: &Refusal,
+) -> String {
+    let who: Vec<_> =
+        refusal.in_the_way().iter().map(|by| format!("\"{}\" ({})", by.name, by.range)).collect();
+    let remedy = match map.best_fit(range.size()) {
+        Ok(free) => {
+            format!("origin {} would be free, or leave the origin out", Size(free.origin()))
+        }
+        Err(_) => {
+            "no gap is large enough; make main storage larger or a partition smaller".to_owned()
+        }
+    };
+    format!("partition \"{name}\" ({range}) overlaps {}; {remedy}", who.join(" and "))
+}
+
+fn partition(
+    at: &At<'_>,
+    raw: &RawPartition,
+    name: PartitionName,
+    range: StorageRange,
+    line: usize,
+) -> Result<PartitionSpec, HostFileError> {
+    let image = raw.image.get_ref().clone();
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if image.is_empty() || image.len() > 64 || image.starts_with('.') || !image.bytes().all(legal) {
+        return Err(at.error(&raw.image, format!(
+            "partition \"{name}\": {image:?} is not an image's name; `berth image list` shows those there are"
+        )));
+    }
+    let cpus = cpus(at, raw, &name)?;
+    let vcpus = vcpus(at, raw, &name, &cpus)?;
+    let disk = match &raw.disk {
+        None => None,
+        Some(disk) => {
+            let bytes = at.size(&format!("disk of partition \"{name}\""), disk)?;
+            if bytes == 0 || bytes % BLOCK_SIZE != 0 {
+                return Err(at.error(
+                    disk,
+                    format!(
+                        "partition \"{name}\": a disk of {} is not a positive multiple of 1M",
+                        Size(bytes)
+                    ),
+                ));
+            }
+            Some(bytes)
+        }
+    };
+    let (autostart, engine) = (raw.autostart, raw.engine);
+    Ok(PartitionSpec { name, range, image, vcpus, cpus, disk, autostart, engine, line })
+}
+
+fn cpus(
+    at: &At<'_>,
+    raw: &RawPartition,
+    name: &PartitionName,
+) -> Result<CpuAssignment, HostFileError> {
+    let (listed, sharing) = match (&raw.host_cpus, &raw.cpu_sharing) {
+        (None, None) => return Ok(CpuAssignment::Floating),
+        (None, Some(sharing)) => {
+            return Err(at.error(sharing, format!(
+                "partition \"{name}\": cpu_sharing without host_cpus; name the host CPUs too, e.g. host_cpus = [0]"
+            )));
+        }
+        (Some(listed), None) => {
+            return Err(at.error(listed, format!(
+                "partition \"{name}\": host_cpus without cpu_sharing; add cpu_sharing = \"exclusive\" or \"time-shared\""
+            )));
+        }
+        (Some(listed), Some(sharing)) => (listed, *sharing.get_ref()),
+    };
+    let mut cpus: Vec<usize> = Vec::new();
+    for number in listed.get_ref() {
+        // The kernel's own limit of CPU numbers in a set.
+        let cpu = usize::try_from(*number).ok().filter(|cpu| *cpu < 1024);
+        match cpu {
+            Some(cpu) if !cpus.contains(&cpu) => cpus.push(cpu),
+            Some(cpu) => {
+                return Err(at.error(
+                    listed,
+                    format!("partition \"{name}\": host CPU {cpu} is named twice; name each once"),
+                ));
+            }
+            None => {
+                return Err(at.error(
+                    listed,
+                    format!(
+                        "partition \"{name}\": {number} is not a host CPU; they are numbered from 0"
+                    ),
+                ));
+            }
+        }
+    }
+    if cpus.is_empty() {
+        return Err(at.error(
+            listed,
+            format!("partition \"{name}\": host_cpus is empty; name at least one or leave it out"),
+        ));
+    }
+    Ok(match sharing {
+        RawSharing::Exclusive => CpuAssignment::Exclusive(cpus),
+        RawSharing::TimeShared => CpuAssignment::TimeShared(cpus),
+    })
+}
+
+fn vcpus(
+    at: &At<'_>,
+    raw: &RawPartition,
+    name: &PartitionName,
+    cpus: &CpuAssignment,
+) -> Result<u8, HostFileError> {
+    let Some(vcpus) = &raw.vcpus else {
+        let named = u8::try_from(cpus.named().len()).unwrap_or(MAX_VCPUS);
+        return Ok(named.clamp(1, MAX_VCPUS));
+    };
+    let number = u8::try_from(*vcpus.get_ref()).ok().filter(|n| (1..=MAX_VCPUS).contains(n));
+    let number = number.ok_or_else(|| {
+        at.error(
+            vcpus,
+            format!(
+                "partition \"{name}\": {} vCPUs are not possible; it can have 1 to {MAX_VCPUS}",
+                vcpus.get_ref()
+            ),
+        )
+    })?;
+    match cpus {
+        CpuAssignment::Exclusive(cpus) if usize::from(number) > cpus.len() => Err(at.error(
+            vcpus,
+            format!(
+                "partition \"{name}\": {number} vCPUs on {} exclusive host CPU(s); name one host \
+                 CPU for each vCPU, or share them with cpu_sharing = \"time-shared\"",
+                cpus.len()
+            ),
+        )),
+        _ => Ok(number),
+    }
+}
+
+/// A host CPU that somebody has exclusively is nobody else's.
+fn check_sharing(partitions: &[PartitionSpec]) -> Result<(), HostFileError> {
+    for (index, later) in partitions.iter().enumerate() {
+        for earlier in &partitions[..index] {
+            let shared = later.cpus.named().iter().find(|cpu| earlier.cpus.named().contains(cpu));
+            let both = (&later.cpus, &earlier.cpus);
+            let fine = matches!(both, (CpuAssignment::TimeShared(_), CpuAssignment::TimeShared(_)));
+            if let (Some(cpu), false) = (shared, fine) {
+                let owner = &earlier.name;
+                return Err(later.wrong(format!(
+                    "host CPU {cpu} is claimed by \"{owner}\" too, and one of them claims it \
+                     exclusively; choose another, or make both time-shared"
+                )));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+use super::*;
+
+const WORKED: &str = include_str!("../../../../examples/worked-example/berth.toml");
+const FIG_1A: &str = include_str!("../../../../examples/fig-1a/berth.toml");
+const M: u64 = 1 << 20;
+
+fn with(partitions: &str) -> String {
+    format!("[main_storage]\nsize = \"509M\"\n{partitions}")
+}
+
+fn partition(name: &str, more: &str) -> String {
+    format!("[[partition]]\nname = \"{name}\"\nimage = \"minimal\"\n{more}\n")
+}
+
+fn refused(text: &str) -> String {
+    HostFile::parse(text).expect_err("should be refused").to_string()
+}
+
+fn ranges(file: &HostFile) -> Vec<(u64, u64)> {
+    file.partitions.iter().map(|p| (p.range.origin() / M, p.range.size() / M)).collect()
+}
+
+#[test]
+fn the_worked_example_is_fig_3a() {
+    let file = HostFile::parse(WORKED).unwrap();
+    assert_eq!(file.main_storage, 509 * M);
+    assert_eq!(ranges(&file), [(0, 128), (128, 256)]);
+    assert_eq!(file.map().unwrap().gap(&"lpar2".parse().unwrap()), Some(125 * M));
+    assert_eq!(file.device_wait, Duration::from_secs(10));
+}
+
+#[test]
+fn fig_1a_assigns_host_cpus() {
+    let file = HostFile::parse(FIG_1A).unwrap();
+    let cpus: Vec<_> = file.partitions.iter().map(|p| p.cpus.clone()).collect();
+    assert_eq!(
+        cpus,
+        [
+            CpuAssignment::Exclusive(vec![0, 1]),
+            CpuAssignment::Exclusive(vec![2]),
+            CpuAssignment::TimeShared(vec![3]),
+            CpuAssignment::TimeShared(vec![3]),
+        ]
+    );
+    assert_eq!(file.partitions[0].vcpus, 2);
+    assert!(file.check_host(&[0, 1, 2, 3]).is_ok());
+    let error = file.check_host(&[0, 1]).unwrap_err().to_string();
+    assert!(error.contains("no CPU 2") && error.contains("lpar2"), "{error}");
+}
+
+#[test]
+fn without_an_origin_the_smallest_gap_that_fits_is_taken() {
+    let text = with(
+        &[
+            partition("a", "size = \"10M\""),
+            partition("b", "size = \"100M\"\norigin = \"20M\""),
+            partition("c", "size = \"300M\""),
+        ]
+        .concat(),
+    );
+    assert_eq!(ranges(&HostFile::parse(&text).unwrap()), [(0, 10), (20, 100), (120, 300)]);
+}
+
+#[test]
+fn an_overlap_names_line_neighbour_and_a_free_origin() {
+    let text = with(
+        &[
+            partition("a", "size = \"128M\"\norigin = \"0\""),
+            partition("b", "size = \"128M\"\norigin = \"64M\""),
+        ]
+        .concat(),
+    );
+    let error = refused(&text);
+    for part in ["line 12", "\"b\"", "overlaps \"a\" (0 to 128M)", "origin 128M would be free"] {
+        assert!(error.contains(part), "{part} is not in: {error}");
+    }
+}
+
+#[test]
+fn each_bad_value_names_its_line_cause_and_remedy() {
+    let cases: &[(&str, &[&str])] = &[
+        ("size = \"600M\"\norigin = \"0\"", &["line 7", "past main storage", "509M"]),
+        ("size = \"600M\"", &["line 6", "no gap of 600M", "509M"]),
+        ("size = \"12MB\"", &["line 6", "12MB", "128M"]),
+        ("size = 4096", &["line 6", "multiple of 1M"]),
+        ("size = -1", &["line 6", "positive"]),
+        ("size = \"0\"", &["line 6", "at least 1M"]),
+        ("size = \"1M\"\norigin = \"4096\"", &["line 7", "multiple of 1M"]),
+        ("size = \"1M\"\nvcpus = 9", &["line 7", "1 to 8"]),
+        ("size = \"1M\"\nvcpus = 0", &["line 7", "1 to 8"]),
+        ("size = \"1M\"\nhost_cpus = [0]", &["line 7", "cpu_sharing"]),
+        ("size = \"1M\"\ncpu_sharing = \"exclusive\"", &["line 7", "host_cpus"]),
+        ("size = \"1M\"\nhost_cpus = []\ncpu_sharing = \"exclusive\"", &["line 7", "empty"]),
+        ("size = \"1M\"\nhost_cpus = [1, 1]\ncpu_sharing = \"exclusive\"", &["twice"]),
+        ("size = \"1M\"\nhost_cpus = [-1]\ncpu_sharing = \"exclusive\"", &["numbered from 0"]),
+        (
+            "size = \"1M\"\nvcpus = 2\nhost_cpus = [0]\ncpu_sharing = \"exclusive\"",
+            &["line 7", "one host CPU for each vCPU"],
+        ),
+        ("size = \"1M\"\ndisk = \"1K\"", &["line 7", "multiple of 1M"]),
+    ];
+    for (more, parts) in cases {
+        let error = refused(&with(&partition("p", more)));
+        for part in *parts {
+            assert!(error.contains(part), "{more}: {part} is not in: {error}");
+        }
+    }
+}
+
+#[test]
+fn what_is_unknown_or_missing_is_shown_with_its_line() {
+    for (text, part) in [
+        (with(&partition("p", "size = \"1M\"\nsise = 3")), "unknown field `sise`"),
+        (with("[[partition]]\nname = \"p\"\nsize = \"1M\"\n"), "missing field `image`"),
+        (with(&partition("p", "size = true")), "a size"),
+        (with(&partition("p", "size = \"1M\"\nengine = \"warp\"")), "warp"),
+        (with(&partition("p", "size = \"1M\"\ncpu_sharing = \"maybe\"")), "maybe"),
+    ] {
+        let error = refused(&text);
+        assert!(error.contains(part) && error.contains("line"), "{part} is not in: {error}");
+    }
+    assert!(refused("").contains("main_storage"));
+}
+
+#[test]
+fn names_are_checked_and_unique() {
+    assert!(refused(&with(&partition("../x", "size = \"1M\""))).contains("not a partition name"));
+    let twice = with(&[partition("p", "size = \"1M\""), partition("p", "size = \"1M\"")].concat());
+    assert!(refused(&twice).contains("already"));
+}
+
+#[test]
+fn an_image_name_cannot_leave_the_image_store() {
+    for image in ["../../etc", "a/b", "", ".", ".."] {
+        let text = with(&format!("[[partition]]\nname=\"p\"\nsize=\"1M\"\nimage=\"{image}\"\n"));
+        assert!(refused(&text).contains("not an image's name"), "{image}");
+    }
+}
+
+#[test]
+fn an_exclusive_host_cpu_is_nobody_elses() {
+    let claim = |name, sharing| {
+        partition(name, &format!("size = \"1M\"\nhost_cpus = [1]\ncpu_sharing = \"{sharing}\""))
+    };
+    for (first, second) in
+        [("exclusive", "exclusive"), ("time-shared", "exclusive"), ("exclusive", "time-shared")]
+    {
+        let error = refused(&with(&[claim("a", first), claim("b", second)].concat()));
+        assert!(error.contains("host CPU 1 is claimed by \"a\" too"), "{error}");
+    }
+    let shared = with(&[claim("a", "time-shared"), claim("b", "time-shared")].concat());
+    assert!(HostFile::parse(&shared).is_ok());
+}
+
+#[test]
+fn somebody_who_floats_needs_a_cpu_that_nobody_owns() {
+    let owner = partition("a", "size = \"1M\"\nhost_cpus = [0]\ncpu_sharing = \"exclusive\"");
+    let file = HostFile::parse(&with(&[owner, partition("b", "size = \"1M\"")].concat())).unwrap();
+    assert!(file.check_host(&[0, 1]).is_ok());
+    assert!(file.check_host(&[0]).unwrap_err().to_string().contains("exclusively"));
+}
+
+#[test]
+fn times_to_wait_have_a_unit_and_a_limit() {
+    let wait = |text: &str| {
+        HostFile::parse(&format!("[main_storage]\nsize=\"1M\"\n[host]\ndevice_wait=\"{text}\"\n"))
+    };
+    assert_eq!(wait("250ms").unwrap().device_wait, Duration::from_millis(250));
+    assert_eq!(wait("2m").unwrap().device_wait, Duration::from_secs(120));
+    for bad in ["10", "s", "-1s", "1.5s", "61m", "99999999999999999999s"] {
+        assert!(wait(bad).is_err(), "{bad}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn nothing_makes_the_parser_panic(text in "\\PC{0,200}") {
+        let _ = HostFile::parse(&text);
+    }
+
+    /// Whatever is accepted keeps the promises the daemon builds on.
+    #[test]
+    fn what_is_accepted_is_a_map(places in proptest::collection::vec((proptest::option::of(0u64..40), 0u64..20), 0..6)) {
+        let each = places.iter().enumerate().map(|(index, (origin, size))| {
+            let origin = origin.map_or(String::new(), |origin| format!("\norigin = \"{origin}M\""));
+            partition(&format!("p{index}"), &format!("size = \"{size}M\"{origin}"))
+        });
+        let text = format!("[main_storage]\nsize = \"40M\"\n{}", each.collect::<String>());
+        if let Ok(file) = HostFile::parse(&text) {
+            proptest::prop_assert_eq!(file.partitions.len(), places.len());
+            let map = file.map().expect("accepted");
+            proptest::prop_assert!(map.partitions().iter().all(|p| p.range().end() <= 40 * M));
+        }
+    }
+}
