@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr;
 
+use main_storage::PAGE_SIZE;
 use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
 
 use crate::fault::{self, Point};
@@ -109,7 +110,29 @@ impl Mapping {
         Ok(())
     }
 
-    /// Makes what is mapped in `length` bytes from `offset` inaccessible.
+    /// Moves the page tables of the first `spare.length` bytes to `spare`,
+    /// which then shows the same memory. These addresses stay mapped too, so
+    /// that nothing else can come to lie there. `None` on a kernel that cannot
+    /// do that with shared memory (before 5.13).
+    pub(crate) fn set_aside(&self, spare: Self) -> Option<Self> {
+        if spare.length > self.length {
+            return None;
+        }
+        // SAFETY: both ranges belong to their values, and what this one shows
+        // stays the same.
+        let moved = unsafe {
+            rustix::mm::mremap_fixed(
+                self.base.cast(),
+                spare.length,
+                spare.length,
+                MremapFlags::MAYMOVE | MremapFlags::DONTUNMAP,
+                spare.base.cast(),
+            )
+        };
+        moved.ok().map(|_| spare)
+    }
+
+    /// Makes everything in it inaccessible.
     #[cfg(test)]
     pub(crate) fn revoke(&self) {
         // SAFETY: replaces this value's own pages.
@@ -133,6 +156,19 @@ impl Mapping {
         match unsafe { rustix::mm::madvise(self.base.add(offset).cast(), length, advice) } {
             Err(rustix::io::Errno::INVAL) => Ok(()),
             result => Ok(result?),
+        }
+    }
+
+    /// For each page of the first `length` bytes, whether it surely has
+    /// content: set in the lowest bit. Those that were swapped out are missing.
+    pub(crate) fn resident(&self, length: usize) -> io::Result<Vec<u8>> {
+        let length = length.min(self.length);
+        let mut pages = vec![0; length.div_ceil(PAGE_SIZE as usize)];
+        // SAFETY: asks about this value's own range; the vector has a byte for
+        // each of its pages.
+        match unsafe { libc::mincore(self.base.cast(), length, pages.as_mut_ptr()) } {
+            0 => Ok(pages),
+            _ => Err(io::Error::last_os_error()),
         }
     }
 

@@ -86,6 +86,9 @@ struct Move {
 struct Beside {
     storage: Mapping,
     keys: Mapping,
+    // Addresses for the window's old page tables: taking them down takes long,
+    // and is done when the guest runs again.
+    spare: Mapping,
 }
 
 impl Beside {
@@ -106,7 +109,8 @@ impl Move {
         let storage =
             Mapping::of_file(self.storage.as_fd(), range.origin(), range.size() as usize)?;
         let keys = Mapping::of_file(self.keys.as_fd(), offset, length as usize)?;
-        Ok(Beside { storage, keys })
+        let spare = Mapping::reserve(storage.length())?;
+        Ok(Beside { storage, keys, spare })
     }
 
     /// Gives the parts of `range` that are not in `kept` back to the host.
@@ -178,8 +182,9 @@ pub struct Copied {
 /// Dropped: finished, with nobody told if that fails.
 #[must_use = "finish it once the guest runs again, or undo it"]
 pub struct Committed {
-    // None only after `finish` or `undo` took it.
-    inner: Option<Move>,
+    // None only after `finish` or `undo` took it. The mapping shows the old
+    // range; nobody uses it.
+    inner: Option<(Move, Option<Mapping>)>,
     runs: Vec<Run>,
     report: CopyReport,
 }
@@ -285,7 +290,8 @@ impl Prepared {
         let Some((relocation, beside)) = &self.inner else { return Err(RelocateError::Busy) };
         let plan = relocation.plan;
         let file = relocation.storage.as_fd();
-        let runs = runs::runs(file, plan.from()).map_err(RelocateError::Scan)?;
+        let window = &relocation.window.storage;
+        let runs = runs::runs_mapped(file, plan.from(), window).map_err(RelocateError::Scan)?;
         let transfer = Transfer { plan, from: relocation.view(), to: beside.view(), file };
         // SAFETY: the window shows the old range, `beside` the new one, both
         // whole and writable; the runs were just read from the old range. The
@@ -320,6 +326,7 @@ impl Copied {
         let Some((relocation, beside)) = self.inner.take() else { return Err(RelocateError::Busy) };
         let runs = std::mem::take(&mut self.runs);
         let window = &relocation.window;
+        let old = window.storage.set_aside(beside.spare);
         let remapped = fault::check(Point::RemapKeys)
             .and_then(|()| window.keys.take(beside.keys))
             .and_then(|()| fault::check(Point::RemapStorage))
@@ -332,7 +339,7 @@ impl Copied {
         window.set_origin(relocation.plan.to().origin());
         let report =
             CopyReport { bytes: self.done.bytes, nanos: self.nanos, remap_nanos: nanos(started) };
-        Ok(Committed { inner: Some(relocation), runs, report })
+        Ok(Committed { inner: Some((relocation, old)), runs, report })
     }
 }
 
@@ -358,7 +365,7 @@ impl Committed {
     /// # Errors
     /// [`RelocateError::Lost`]: the window shows neither range.
     pub fn undo(mut self) -> Result<(), RelocateError> {
-        let Some(relocation) = self.inner.take() else { return Ok(()) };
+        let Some((relocation, _old)) = self.inner.take() else { return Ok(()) };
         take_back(&relocation, &self.runs).map_err(RelocateError::Lost)
     }
 
@@ -369,7 +376,8 @@ impl Committed {
     /// [`RelocateError::Discard`]: the relocation has happened, but the range
     /// that was left must not be given to anybody.
     pub fn finish(mut self) -> Result<CopyReport, RelocateError> {
-        if let Some(relocation) = self.inner.take() {
+        if let Some((relocation, old)) = self.inner.take() {
+            drop(old);
             let plan = relocation.plan;
             relocation.discard(plan.from(), plan.to()).map_err(RelocateError::Discard)?;
         }
@@ -379,7 +387,8 @@ impl Committed {
 
 impl Drop for Committed {
     fn drop(&mut self) {
-        if let Some(relocation) = self.inner.take() {
+        if let Some((relocation, old)) = self.inner.take() {
+            drop(old);
             let _ = relocation.discard(relocation.plan.from(), relocation.plan.to());
         }
     }

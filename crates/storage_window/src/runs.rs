@@ -9,6 +9,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use crate::fault::{self, Point};
+use crate::mapping::Mapping;
 
 /// Neighbouring pages of a range that all have content, or all are holes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,37 +21,73 @@ pub(crate) struct Run {
 }
 
 /// All pages of `range`, by ascending index, as few runs as possible.
-///
-/// A page that was swapped out counts as content (which is why this asks the
-/// file and not `mincore`).
 pub(crate) fn runs(file: BorrowedFd<'_>, range: StorageRange) -> io::Result<Vec<Run>> {
+    let mut all = Vec::new();
+    ask(file, range, 0..range.pages(), &mut all)?;
+    Ok(all)
+}
+
+/// The same for a range that is mapped at the start of `mapping`.
+///
+/// Most pages with content are in page tables, which tell at a fraction of the
+/// cost of asking the file; the file is asked only about the others.
+pub(crate) fn runs_mapped(
+    file: BorrowedFd<'_>,
+    range: StorageRange,
+    mapping: &Mapping,
+) -> io::Result<Vec<Run>> {
     fault::check(Point::Scan)?;
-    let mut runs = Vec::new();
-    let page = |offset: u64| (offset - range.origin()) / PAGE_SIZE;
-    let mut push = |from: u64, to: u64, data| {
-        if from < to {
-            runs.push(Run { pages: page(from)..page(to), data });
+    let length = usize::try_from(range.size()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let resident = mapping.resident(length)?;
+    let mut all = Vec::new();
+    let mut at = 0;
+    for group in resident.chunk_by(|one, next| one & 1 == next & 1) {
+        let pages = at..at + group.len() as u64;
+        at = pages.end;
+        if group.first().is_some_and(|page| page & 1 == 1) {
+            append(&mut all, pages, true);
+        } else {
+            ask(file, range, pages, &mut all)?;
         }
-    };
-    let mut at = range.origin();
-    while at < range.end() {
-        let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(offset) => offset.min(range.end()) / PAGE_SIZE * PAGE_SIZE,
-            Err(Errno::NXIO) => range.end(),
+    }
+    Ok(all)
+}
+
+/// Asks the file about `pages` of `range`. A page that was swapped out counts
+/// as content (which is why page tables alone do not do).
+fn ask(
+    file: BorrowedFd<'_>,
+    range: StorageRange,
+    pages: Range<u64>,
+    all: &mut Vec<Run>,
+) -> io::Result<()> {
+    fault::check(Point::Scan)?;
+    let offset = |page: u64| range.origin() + page * PAGE_SIZE;
+    let page = |offset: u64| (offset.max(range.origin()) - range.origin()) / PAGE_SIZE;
+    let mut at = pages.start;
+    while at < pages.end {
+        let data = match rustix::fs::seek(file, SeekFrom::Data(offset(at))) {
+            Ok(found) => page(found).min(pages.end),
+            Err(Errno::NXIO) => pages.end,
             Err(error) => return Err(error.into()),
         };
-        push(at, data, false);
-        if data >= range.end() {
+        append(all, at..data, false);
+        if data >= pages.end {
             break;
         }
-        let hole = rustix::fs::seek(file, SeekFrom::Hole(data))?
-            .max(data + 1)
-            .next_multiple_of(PAGE_SIZE)
-            .min(range.end());
-        push(data, hole, true);
-        at = hole;
+        let hole = rustix::fs::seek(file, SeekFrom::Hole(offset(data)))?;
+        at = page(hole.next_multiple_of(PAGE_SIZE)).clamp(data + 1, pages.end);
+        append(all, data..at, true);
     }
-    Ok(runs)
+    Ok(())
+}
+
+fn append(all: &mut Vec<Run>, pages: Range<u64>, data: bool) {
+    match all.last_mut() {
+        _ if pages.is_empty() => {}
+        Some(last) if last.data == data => last.pages.end = pages.end,
+        _ => all.push(Run { pages, data }),
+    }
 }
 
 /// The pages of `runs` with content, moved up by `shift` pages (down if

@@ -73,7 +73,7 @@ impl Transfer<'_> {
         progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Done {
         let direction = self.plan.direction();
-        let copy = copy_page::fastest();
+        let copy = copy_page::fastest(direction);
         let mut count = 0;
         let mut bytes = 0;
         let mut complete = true;
