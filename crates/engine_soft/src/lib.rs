@@ -1,1 +1,36 @@
 //! An RV64GC CPU in software behind the engine interface.
+//!
+//! [`SoftVcpu`] is one hart; its owner enters it with [`engine::Vcpu::run`],
+//! which drives the interpreter for some thousand instructions at a time and
+//! looks at its mailbox in between. Other threads fill the mailbox through the
+//! [`engine::VcpuHandle`]. All harts of a machine share a [`SoftConfig`], above
+//! all its [`Clock`].
+//!
+//! ```text
+//! vcpu           outer loop: mailbox, interrupts, traps, wfi, exits
+//!   interpreter  inner loop over decoded instructions; riscv has the semantics
+//!     code       decoded pages of guest code, by physical page
+//!     cpu        registers, CSRs, and the slow ways into storage
+//!       tlb      guest virtual page to host address
+//!       storage  the storage window, accessed atomically
+//! handle         the mailbox
+//! ```
+//!
+//! Invariant: nothing here is told of a relocation. The window's host address
+//! never changes, and decoded pages are copies checked at each `fence.i`.
+#![expect(
+    unsafe_code,
+    reason = "accesses guest storage by host address, millions of times a second"
+)]
+
+mod clock;
+mod code;
+mod cpu;
+mod handle;
+mod interpreter;
+mod storage;
+mod tlb;
+mod vcpu;
+
+pub use clock::Clock;
+pub use vcpu::{Firmware, SoftConfig, SoftVcpu};

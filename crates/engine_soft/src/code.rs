@@ -1,0 +1,295 @@
+//! The cache of decoded pages, and the translations that lead to them.
+//!
+//! A [`CodePage`] is a copy of one page of guest storage and the instructions
+//! decoded from it so far. Nobody tracks writes to the source: `fence.i` only
+//! starts a new epoch, and a page from an older one is compared with storage
+//! before it is executed again. Until then a store to code is not seen, as the
+//! standard allows (unprivileged specification, "Zifencei").
+//!
+//! Invariant: `insts[i]` of a page is either [`UNDECODED`] or what the bytes
+//! of the *copy* at `2 * i` decode to, wholly inside the page. The last two
+//! entries are [`PAGE_END`] for ever, so straight-line execution needs no test
+//! for the page's end.
+
+use std::collections::HashMap;
+
+use riscv::mmu::{Access, PAGE_SIZE};
+use riscv::trap::Trap;
+use riscv::{Inst, Op};
+
+use crate::cpu::{Cpu, StaleLookups};
+
+const PARCELS: usize = PAGE_SIZE as usize / 2;
+
+/// In `rd` of an `Op::Illegal`: not decoded yet.
+pub(crate) const UNDECODED: u8 = 0xFE;
+/// In `rd` of an `Op::Illegal`: past the end of the page.
+pub(crate) const PAGE_END: u8 = 0xFD;
+
+/// Pages kept: 320 of 20 KiB each.
+const MAX_PAGES: usize = 320;
+
+const LOOKUPS: usize = 256;
+const SETS: usize = 4;
+const NO_TAG: u64 = u64::MAX;
+
+fn marker(kind: u8) -> Inst {
+    Inst { op: Op::Illegal, rd: kind, rs1: 0, rs2: 0, imm: 0 }
+}
+
+/// See the module.
+pub(crate) struct CodePage {
+    physical: u64,
+    epoch: u64,
+    referenced: bool,
+    bytes: [u8; PAGE_SIZE as usize],
+    insts: [Inst; PARCELS + 2],
+}
+
+impl CodePage {
+    fn new() -> Box<Self> {
+        let mut insts = [marker(UNDECODED); PARCELS + 2];
+        insts[PARCELS..].fill(marker(PAGE_END));
+        Box::new(Self {
+            physical: NO_TAG,
+            epoch: 0,
+            referenced: false,
+            bytes: [0; PAGE_SIZE as usize],
+            insts,
+        })
+    }
+
+    /// The entries, the two markers of the page's end included.
+    #[inline(always)]
+    pub(crate) fn insts(&self) -> &[Inst; PARCELS + 2] {
+        &self.insts
+    }
+
+    fn parcel(&self, offset: usize) -> u32 {
+        let index = offset & (PAGE_SIZE as usize - 2);
+        u32::from(u16::from_le_bytes([self.bytes[index], self.bytes[index + 1]]))
+    }
+
+    /// Decodes the instruction at `offset`; `None` if it reaches over the
+    /// page's end, else it is also kept.
+    fn decode(&mut self, offset: usize) -> Option<Inst> {
+        let low = self.parcel(offset);
+        let bits = if low & 3 != 3 {
+            low
+        } else if offset + 2 < PAGE_SIZE as usize {
+            self.parcel(offset + 2) << 16 | low
+        } else {
+            return None;
+        };
+        let inst = riscv::decode(bits);
+        self.insts[offset / 2] = inst;
+        Some(inst)
+    }
+
+    /// Takes the bytes as they are now and forgets what was decoded from
+    /// bytes that changed.
+    fn update(&mut self, now: &[u8; PAGE_SIZE as usize]) {
+        if *now == self.bytes {
+            return;
+        }
+        for (index, new) in now.chunks_exact(8).enumerate() {
+            let range = index * 8..index * 8 + 8;
+            if self.bytes[range.clone()] != *new {
+                self.bytes[range].copy_from_slice(new);
+                // One that begins two bytes earlier may reach in.
+                let first = (index * 4).saturating_sub(1);
+                self.insts[first..index * 4 + 4].fill(marker(UNDECODED));
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Lookup {
+    tag: u64,
+    physical: u64,
+    slot: u32,
+    global: bool,
+}
+
+const NO_LOOKUP: Lookup = Lookup { tag: NO_TAG, physical: 0, slot: 0, global: false };
+
+/// The decoded pages of one vCPU.
+pub(crate) struct CodeCache {
+    pages: Vec<Box<CodePage>>,
+    by_physical: HashMap<u64, u32>,
+    hand: usize,
+    epoch: u64,
+    lookups: Box<[Lookup; LOOKUPS * SETS]>,
+}
+
+impl CodeCache {
+    pub(crate) fn new() -> Self {
+        Self {
+            pages: Vec::new(),
+            by_physical: HashMap::new(),
+            hand: 0,
+            epoch: 1,
+            lookups: Box::new([NO_LOOKUP; LOOKUPS * SETS]),
+        }
+    }
+
+    /// Stores made so far are to be seen by fetches from now on.
+    pub(crate) fn fence(&mut self) {
+        self.epoch += 1;
+    }
+
+    /// Forgets all translations.
+    pub(crate) fn clear_lookups(&mut self) {
+        self.lookups.fill(NO_LOOKUP);
+    }
+
+    /// Forgets translations that are not from global mappings.
+    pub(crate) fn clear_local_lookups(&mut self) {
+        for lookup in self.lookups.iter_mut() {
+            if !lookup.global {
+                *lookup = NO_LOOKUP;
+            }
+        }
+    }
+
+    /// Forgets the translations that `cpu` says are stale.
+    #[cold]
+    pub(crate) fn forget_stale(&mut self, cpu: &mut Cpu) {
+        match std::mem::replace(&mut cpu.stale, StaleLookups::None) {
+            StaleLookups::None => {}
+            StaleLookups::Local => self.clear_local_lookups(),
+            StaleLookups::All => self.clear_lookups(),
+        }
+    }
+
+    /// The decoded page around the virtual address `pc`.
+    #[inline(always)]
+    pub(crate) fn enter(&mut self, cpu: &mut Cpu, pc: u64) -> Result<u32, Trap> {
+        let page = pc & !(PAGE_SIZE - 1);
+        let lookup = self.lookups[lookup_index(cpu, pc)];
+        if lookup.tag == page {
+            if let Some(code) = self.pages.get_mut(lookup.slot as usize) {
+                if code.physical == lookup.physical && code.epoch == self.epoch {
+                    code.referenced = true;
+                    return Ok(lookup.slot);
+                }
+            }
+        }
+        self.enter_slowly(cpu, pc)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_slowly(&mut self, cpu: &mut Cpu, pc: u64) -> Result<u32, Trap> {
+        let translation = cpu.translate(pc, Access::Fetch)?;
+        let physical = translation.physical & !(PAGE_SIZE - 1);
+        let slot = self.page(cpu, physical).ok_or(Access::Fetch.access_fault(pc))?;
+        self.lookups[lookup_index(cpu, pc)] =
+            Lookup { tag: pc & !(PAGE_SIZE - 1), physical, slot, global: translation.global };
+        Ok(slot)
+    }
+
+    /// The page at `physical`, as storage is now if the epoch is new.
+    fn page(&mut self, cpu: &Cpu, physical: u64) -> Option<u32> {
+        let known = self.by_physical.get(&physical).copied();
+        if let Some(slot) = known {
+            let page = &mut self.pages[slot as usize];
+            page.referenced = true;
+            if page.epoch == self.epoch {
+                return Some(slot);
+            }
+        }
+        let mut now = [0; PAGE_SIZE as usize];
+        if !cpu.ram.copy_page(physical, &mut now) {
+            return None;
+        }
+        let slot = known.unwrap_or_else(|| self.take_slot(physical));
+        let page = &mut self.pages[slot as usize];
+        page.update(&now);
+        page.epoch = self.epoch;
+        page.referenced = true;
+        Some(slot)
+    }
+
+    /// A slot for `physical`: a new one, or that of a page not used lately.
+    fn take_slot(&mut self, physical: u64) -> u32 {
+        if self.pages.len() < MAX_PAGES {
+            self.pages.push(CodePage::new());
+            self.hand = self.pages.len() - 1;
+        } else {
+            loop {
+                self.hand = (self.hand + 1) % self.pages.len();
+                if !std::mem::take(&mut self.pages[self.hand].referenced) {
+                    break;
+                }
+            }
+        }
+        let page = &mut self.pages[self.hand];
+        self.by_physical.remove(&page.physical);
+        page.physical = physical;
+        page.insts[..PARCELS].fill(marker(UNDECODED));
+        let slot = self.hand as u32;
+        self.by_physical.insert(physical, slot);
+        slot
+    }
+
+    /// The page in `slot`, which [`CodeCache::enter`] just gave.
+    #[inline(always)]
+    pub(crate) fn at(&self, slot: u32) -> &CodePage {
+        &self.pages[slot as usize]
+    }
+
+    /// The instruction at `pc`, whose page is in `slot`, where the page has
+    /// [`UNDECODED`]. One that reaches over the page's end is put together
+    /// anew each time.
+    ///
+    /// # Errors
+    /// The trap of fetching its second half.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn decode(&mut self, cpu: &mut Cpu, slot: u32, pc: u64) -> Result<Inst, Trap> {
+        let page = &mut self.pages[slot as usize];
+        if let Some(inst) = page.decode(offset_of(pc)) {
+            return Ok(inst);
+        }
+        let low = page.parcel(offset_of(pc));
+        let next = pc.wrapping_add(2);
+        let physical = cpu.translate(next, Access::Fetch)?.physical;
+        let high = cpu.ram.parcel(physical).ok_or(Access::Fetch.access_fault(next))?;
+        Ok(riscv::decode(u32::from(high) << 16 | low))
+    }
+
+    /// The encoding of the instruction at `pc`, whose page is in `slot`.
+    #[cold]
+    pub(crate) fn encoding(&self, cpu: &mut Cpu, slot: u32, pc: u64) -> u32 {
+        let page = &self.pages[slot as usize];
+        let low = page.parcel(offset_of(pc));
+        if low & 3 != 3 {
+            return low;
+        }
+        let next = pc.wrapping_add(2);
+        let high = if offset_of(next) != 0 {
+            page.parcel(offset_of(next))
+        } else {
+            // It was fetched a moment ago; at worst its upper half reads 0.
+            let physical = cpu.translate(next, Access::Fetch).ok().map(|found| found.physical);
+            physical.and_then(|physical| cpu.ram.parcel(physical)).map_or(0, u32::from)
+        };
+        high << 16 | low
+    }
+}
+
+fn offset_of(pc: u64) -> usize {
+    (pc % PAGE_SIZE) as usize & !1
+}
+
+#[inline(always)]
+fn lookup_index(cpu: &Cpu, pc: u64) -> usize {
+    // The last mask changes nothing; it shows the index to be in range.
+    let index = cpu.fetch_set() * LOOKUPS + (pc / PAGE_SIZE) as usize % LOOKUPS;
+    index & (LOOKUPS * SETS - 1)
+}
+
+#[cfg(test)]
+mod tests;

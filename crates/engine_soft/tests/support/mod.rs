@@ -1,0 +1,42 @@
+//! What the tests of this crate share: a hart with some storage.
+#![allow(dead_code, reason = "no test file uses all of it")]
+
+use std::sync::Arc;
+
+use engine::{Bus, BusError};
+use main_storage::StorageRange;
+use storage_window::{Backing, MainStorage, StorageWindow};
+use vm_memory::{Bytes, GuestAddress};
+
+/// Guest physical address of the storage's first byte.
+pub(crate) const BASE: u64 = 0x8000_0000;
+
+/// A window of `size` bytes (a multiple of 1 MiB) at [`BASE`].
+pub(crate) fn window(size: u64) -> Arc<StorageWindow> {
+    let storage = MainStorage::create(size, Backing::Memfd).unwrap();
+    let range = StorageRange::new(0, size).unwrap();
+    StorageWindow::map(storage.storage_fd(), storage.keys_fd(), range, BASE, size).unwrap()
+}
+
+/// Writes bytes at a guest physical address.
+pub(crate) fn put(window: &StorageWindow, address: u64, bytes: &[u8]) {
+    window.memory().write_slice(bytes, GuestAddress(address)).unwrap();
+}
+
+/// Reads a doubleword at a guest physical address.
+pub(crate) fn get(window: &StorageWindow, address: u64) -> u64 {
+    window.memory().read_obj(GuestAddress(address)).unwrap()
+}
+
+/// No devices anywhere.
+pub(crate) struct NoDevices;
+
+impl Bus for NoDevices {
+    fn read(&self, address: u64, _: &mut [u8]) -> Result<(), BusError> {
+        Err(BusError { address })
+    }
+
+    fn write(&self, address: u64, _: &[u8]) -> Result<(), BusError> {
+        Err(BusError { address })
+    }
+}
