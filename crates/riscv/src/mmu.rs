@@ -195,9 +195,7 @@ fn permitted(context: &Context, pte: u64, access: Access) -> bool {
     };
     let right_ok = match access {
         Access::Fetch => pte & entry::X != 0,
-        Access::Load => {
-            pte & entry::R != 0 || context.executable_readable && pte & entry::X != 0
-        }
+        Access::Load => pte & entry::R != 0 || context.executable_readable && pte & entry::X != 0,
         Access::Store => pte & entry::W != 0,
     };
     mode_ok && right_ok

@@ -11,16 +11,8 @@ use crate::trap::Privilege;
 pub struct IllegalAccess;
 
 /// RV64 with extensions A, B, C, D, F, I, M and modes S, U.
-const MISA: u64 = 2 << 62
-    | 1 << 0
-    | 1 << 1
-    | 1 << 2
-    | 1 << 3
-    | 1 << 5
-    | 1 << 8
-    | 1 << 12
-    | 1 << 18
-    | 1 << 20;
+const MISA: u64 =
+    2 << 62 | 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 12 | 1 << 18 | 1 << 20;
 
 const MSTATUS_WRITABLE: u64 = SSTATUS_WRITABLE
     | status::MIE
