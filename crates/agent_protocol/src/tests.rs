@@ -1,0 +1,236 @@
+use super::*;
+
+/// A small generator of numbers that repeat from run to run (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    fn bytes(&mut self, longest: usize) -> Vec<u8> {
+        (0..self.below(longest + 1)).map(|_| self.next() as u8).collect()
+    }
+
+    fn string(&mut self) -> Vec<u8> {
+        (0..=self.below(12)).map(|_| b'a' + self.below(26) as u8).collect()
+    }
+
+    fn message(&mut self) -> (StreamId, Message) {
+        let message = match self.below(14) {
+            0 => Message::Exec(ExecRequest {
+                argv: (0..=self.below(5)).map(|_| self.string()).collect(),
+                env: (0..self.below(3)).map(|_| (self.string(), self.string())).collect(),
+                cwd: if self.below(2) == 0 { Vec::new() } else { self.string() },
+            }),
+            1 => Message::Stdin(self.bytes(300)),
+            2 => Message::StdinEnd,
+            3 => Message::Signal(1 + self.below(64) as u8),
+            4 => Message::Close,
+            5 => Message::Credit(self.next() as u32),
+            6 => Message::Ping(self.next()),
+            7 => Message::Shutdown,
+            8 => Message::Ready(Ready {
+                version: self.next() as u32,
+                uptime_ns: self.next(),
+                kernel: "6.12-ö".to_owned(),
+            }),
+            9 => Message::Stdout(self.bytes(MAX_PAYLOAD)),
+            10 => Message::Stderr(self.bytes(300)),
+            11 => Message::Exited(Status::Code(self.next() as u8)),
+            12 => Message::Exited(Status::Signal(self.next() as u8)),
+            _ => Message::Failed("python3: not found in the guest".to_owned()),
+        };
+        let connection =
+            matches!(message, Message::Ping(_) | Message::Shutdown | Message::Ready(_));
+        (if connection { 0 } else { 1 + self.below(1000) as u32 }, message)
+    }
+}
+
+fn frame(length: u32, stream: u32, kind: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&stream.to_le_bytes());
+    bytes.push(kind);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+fn decode_one(bytes: &[u8]) -> Result<Option<(StreamId, Message)>, ProtocolError> {
+    Decoder::new().next(&mut &bytes[..])
+}
+
+#[test]
+fn messages_survive_any_split_of_the_byte_stream() {
+    let mut random = Random(42);
+    for _ in 0..200 {
+        let said: Vec<_> = (0..8).map(|_| random.message()).collect();
+        let mut bytes = Vec::new();
+        for (stream, message) in &said {
+            message.encode(*stream, &mut bytes).unwrap();
+        }
+        let longest_piece = [1 + random.below(9), 20_000][random.below(2)];
+        let mut decoder = Decoder::new();
+        let mut heard = Vec::new();
+        let mut left = &bytes[..];
+        while !left.is_empty() {
+            let (mut piece, rest) =
+                left.split_at((1 + random.below(longest_piece)).min(left.len()));
+            left = rest;
+            while let Some(message) = decoder.next(&mut piece).unwrap() {
+                heard.push(message);
+            }
+            assert!(piece.is_empty());
+        }
+        assert_eq!(said, heard);
+        assert_eq!(decoder.held(), 0);
+    }
+}
+
+#[test]
+fn garbage_is_refused_or_held_within_one_frame() {
+    let mut random = Random(7);
+    let mut refused = 0;
+    for round in 0..2000 {
+        // Half of the rounds damage a good stream, the others are all noise.
+        let mut bytes = random.bytes(4000);
+        if round % 2 == 0 {
+            bytes.clear();
+            for _ in 0..4 {
+                let (stream, message) = random.message();
+                message.encode(stream, &mut bytes).unwrap();
+            }
+            let at = random.below(bytes.len());
+            bytes[at] = random.next() as u8;
+        }
+        let mut decoder = Decoder::new();
+        for mut piece in bytes.chunks(1 + random.below(5000)) {
+            let result = loop {
+                match decoder.next(&mut piece) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            };
+            assert!(decoder.held() < HEADER_LEN + MAX_PAYLOAD);
+            if result.is_err() {
+                refused += 1;
+                break;
+            }
+        }
+    }
+    assert!(refused > 900, "only {refused} of 2000 damaged streams were refused");
+}
+
+#[test]
+fn a_length_above_the_bound_is_refused_by_the_header_alone() {
+    let length = MAX_PAYLOAD as u32 + 1;
+    let mut decoder = Decoder::new();
+    let bytes = frame(length, 1, 0x81, &[]);
+    assert_eq!(decoder.next(&mut &bytes[..]), Err(ProtocolError::TooLong { length }));
+    assert_eq!(decoder.held(), 0);
+}
+
+#[test]
+fn after_an_error_nothing_more_is_understood() {
+    let mut decoder = Decoder::new();
+    let error = Err(ProtocolError::UnknownKind { kind: 0x33 });
+    assert_eq!(decoder.next(&mut &frame(0, 1, 0x33, &[])[..]), error);
+    let mut good = Vec::new();
+    Message::StdinEnd.encode(1, &mut good).unwrap();
+    assert_eq!(decoder.next(&mut &good[..]), error);
+}
+
+#[test]
+fn every_kind_of_malformed_payload_is_refused() {
+    let cases: [(u32, u8, &[u8]); 12] = [
+        (1, 0x01, &[0, 0, 0, 0]),                           // Exec without a program
+        (1, 0x01, &[1, 0, 0, 0, 255, 0, 0, 0, b'a']),       // its string past the end
+        (1, 0x01, &[1, 0, 0, 0, 1, 0, 0, 0, 0]),            // a zero byte in it
+        (1, 0x01, &[255, 255, 255, 255, 1, 0, 0, 0, b'a']), // more strings than bytes
+        (1, 0x03, &[1]),                                    // StdinEnd with a payload
+        (1, 0x04, &[0]),                                    // signal 0
+        (1, 0x04, &[65]),                                   // signal 65
+        (1, 0x40, &[1, 2, 3]),                              // a short Credit
+        (0, 0x06, &[0; 9]),                                 // a long Ping
+        (0, 0x80, &[0; 11]),                                // a short Ready
+        (1, 0x83, &[2, 0]),                                 // Exited in a third way
+        (1, 0x84, &[0xff]),                                 // Failed, not UTF-8
+    ];
+    for (stream, kind, payload) in cases {
+        let result = decode_one(&frame(payload.len() as u32, stream, kind, payload));
+        assert!(
+            matches!(result, Err(ProtocolError::BadPayload { .. })),
+            "kind {kind:#x} with {payload:?}: {result:?}"
+        );
+    }
+}
+
+#[test]
+fn messages_are_refused_on_a_stream_where_they_mean_nothing() {
+    for (stream, kind) in [(0, 0x03), (3, 0x07)] {
+        let result = decode_one(&frame(0, stream, kind, &[]));
+        assert!(matches!(result, Err(ProtocolError::WrongStream { .. })), "{result:?}");
+    }
+    let mut out = vec![1];
+    assert!(Message::Shutdown.encode(1, &mut out).is_err());
+    assert_eq!(out, [1]);
+}
+
+#[test]
+fn a_message_that_fits_no_frame_is_not_encoded() {
+    let mut out = vec![1, 2, 3];
+    let result = Message::Stdin(vec![0; MAX_PAYLOAD + 1]).encode(1, &mut out);
+    assert!(matches!(result, Err(ProtocolError::BadPayload { kind: "Stdin", .. })));
+    assert_eq!(out, [1, 2, 3]);
+}
+
+#[test]
+fn a_sender_that_spends_what_it_has_never_overruns_its_receiver() {
+    let mut random = Random(99);
+    let (mut sender, mut receiver) = (SendWindow::new(), ReceiveWindow::new());
+    let (mut unread, mut passed) = (0, 0);
+    for _ in 0..20_000 {
+        let sent = sender.spend(random.below(30_000));
+        receiver.arrived(sent).unwrap();
+        unread += sent;
+        assert!(unread <= INITIAL_CREDIT as usize);
+        let read = random.below(unread + 1);
+        unread -= read;
+        passed += read;
+        if let Some(credit) = receiver.consumed(read) {
+            sender.refill(credit).unwrap();
+        }
+    }
+    assert!(passed > 100 * INITIAL_CREDIT as usize, "the stream came to a halt at {passed}");
+}
+
+#[test]
+fn a_sender_gets_going_again_once_everything_is_read() {
+    let (mut sender, mut receiver) = (SendWindow::new(), ReceiveWindow::new());
+    assert_eq!(sender.spend(1 << 20), INITIAL_CREDIT as usize);
+    assert_eq!(sender.spend(1), 0);
+    receiver.arrived(INITIAL_CREDIT as usize).unwrap();
+    assert_eq!(receiver.arrived(1), Err(CreditError::Overrun));
+    let mut given = 0;
+    for _ in 0..INITIAL_CREDIT {
+        given += receiver.consumed(1).unwrap_or(0);
+    }
+    assert_eq!(given, INITIAL_CREDIT);
+    sender.refill(given).unwrap();
+    assert_eq!(sender.refill(1), Err(CreditError::Overflow));
+    assert_eq!(sender.available(), INITIAL_CREDIT as usize);
+}
+
+#[test]
+fn a_status_is_told_as_a_shell_tells_it() {
+    assert_eq!(Status::Code(3).shell_code(), 3);
+    assert_eq!(Status::Signal(9).shell_code(), 137);
+}
