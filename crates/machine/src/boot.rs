@@ -32,7 +32,9 @@ pub enum BootError {
         path: PathBuf,
     },
     /// Kernel, ramdisk and device tree need more storage than there is.
-    #[error("the guest needs at least {needed} bytes of storage to boot and has {size}; give the partition more")]
+    #[error(
+        "the guest needs at least {needed} bytes of storage to boot and has {size}; give the partition more"
+    )]
     TooSmall {
         /// Bytes needed.
         needed: u64,
@@ -64,8 +66,7 @@ impl KernelHeader {
         let word = |at: usize| {
             header[at..at + 8].iter().rev().fold(0u64, |word, byte| word << 8 | u64::from(*byte))
         };
-        (&header[56..60] == b"RSC\x05")
-            .then(|| Self { text_offset: word(8), image_size: word(16) })
+        (&header[56..60] == b"RSC\x05").then(|| Self { text_offset: word(8), image_size: word(16) })
     }
 }
 
@@ -83,7 +84,12 @@ const PAGE: u64 = 4096;
 
 impl Layout {
     /// Everything that does not move goes to the end of storage.
-    fn plan(header: &KernelHeader, file: u64, initrd: Option<u64>, size: u64) -> Result<Self, BootError> {
+    fn plan(
+        header: &KernelHeader,
+        file: u64,
+        initrd: Option<u64>,
+        size: u64,
+    ) -> Result<Self, BootError> {
         let ramdisk = initrd.unwrap_or(0).next_multiple_of(PAGE);
         let kernel_end = header.text_offset.saturating_add(header.image_size.max(file));
         let needed = kernel_end.saturating_add(ramdisk).saturating_add(2 * TREE_ROOM);
@@ -132,7 +138,12 @@ impl<'a> Piece<'a> {
         Ok(())
     }
 
-    fn read_into(&mut self, memory: &GuestMemoryMmap, at: u64, length: usize) -> Result<usize, BootError> {
+    fn read_into(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        at: u64,
+        length: usize,
+    ) -> Result<usize, BootError> {
         memory
             .read_volatile_from(GuestAddress(at), &mut FileSource(&mut self.file), length)
             .map_err(BootError::Storage)
@@ -177,7 +188,11 @@ pub(crate) fn load(
 }
 
 /// Writes the device tree where `layout` keeps room for it.
-pub(crate) fn write_tree(memory: &GuestMemoryMmap, layout: &Layout, tree: &[u8]) -> Result<(), BootError> {
+pub(crate) fn write_tree(
+    memory: &GuestMemoryMmap,
+    layout: &Layout,
+    tree: &[u8],
+) -> Result<(), BootError> {
     if tree.len() as u64 > TREE_ROOM {
         return Err(BootError::DeviceTree(vm_fdt::Error::TotalSizeTooLarge));
     }

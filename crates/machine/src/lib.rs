@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use engine::{Exit, Vcpu};
-use engine_soft::SoftVcpu;
+use engine_soft::{Clock, SoftConfig, SoftVcpu};
 use io_processors::{
     AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, GuestStorage, IoProcessor, OpenDiskError,
     Processor, Rng, StartError, VirtioDevice, open_disk,
@@ -58,7 +58,9 @@ pub enum MachineEnd {
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
     /// A number outside its range.
-    #[error("a machine has 1 to {MAX_VCPUS} vCPUs and at most {MAX_DISKS} disks, not {vcpus} and {disks}")]
+    #[error(
+        "a machine has 1 to {MAX_VCPUS} vCPUs and at most {MAX_DISKS} disks, not {vcpus} and {disks}"
+    )]
     Parts {
         /// vCPUs asked for.
         vcpus: u8,
@@ -119,8 +121,15 @@ impl Machine {
 
         let boot = load_guest(config, window, io_processors.len())?;
 
-        let vcpus: Vec<SoftVcpu> =
-            (0..config.vcpus).map(|hart| SoftVcpu::new(hart.into(), Arc::clone(window))).collect();
+        // One clock, so that every hart reads the same time.
+        let soft = SoftConfig {
+            firmware: engine_soft::Firmware::Internal,
+            clock: Clock::new(),
+            reset_vector: 0,
+        };
+        let vcpus: Vec<SoftVcpu> = (0..config.vcpus)
+            .map(|hart| SoftVcpu::new(hart.into(), Arc::clone(window), soft))
+            .collect();
         let control = Arc::new(VcpuControl::new(vcpus.iter().map(Vcpu::handle).collect()));
         plic.connect(control.handles().to_vec());
         // Every hart is stopped at first, so this start cannot be refused.
@@ -153,7 +162,10 @@ impl Machine {
             let runner = Runner {
                 hart,
                 vcpu,
-                host_cpu: config.host_cpus.as_ref().and_then(|cpus| cpus.get(hart % cpus.len().max(1)).copied()),
+                host_cpu: config
+                    .host_cpus
+                    .as_ref()
+                    .and_then(|cpus| cpus.get(hart % cpus.len().max(1)).copied()),
                 control: Arc::clone(&self.control),
                 bus: Arc::clone(&self.bus),
                 firmware: Arc::clone(&firmware),
@@ -215,7 +227,8 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.shut_down();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // A vCPU thread that panicked has said so on standard error.
             let _ = thread.join();
@@ -240,7 +253,11 @@ impl Devices<'_> {
 }
 
 /// Loads the guest; returns where its first hart starts.
-fn load_guest(config: &MachineConfig, window: &StorageWindow, io_processors: usize) -> Result<HartStart, MachineError> {
+fn load_guest(
+    config: &MachineConfig,
+    window: &StorageWindow,
+    io_processors: usize,
+) -> Result<HartStart, MachineError> {
     let memory = window.memory();
     let layout = boot::load(memory, window.size(), &config.kernel, config.initrd.as_deref())?;
     let mut rng_seed = [0; 64];
@@ -289,7 +306,10 @@ impl Runner {
                     After::End(why) => self.control.end(why),
                 },
                 Exit::Stuck { pc } => self.control.end(MachineEnd::Failed {
-                    reason: format!("vCPU {} cannot go on at {pc:#x}: its trap handler traps", self.hart),
+                    reason: format!(
+                        "vCPU {} cannot go on at {pc:#x}: its trap handler traps",
+                        self.hart
+                    ),
                 }),
             }
         }

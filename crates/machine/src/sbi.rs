@@ -79,11 +79,19 @@ enum Call {
     SetTimer(u64),
     SendIpi(HartMask),
     RemoteFence(HartMask, Fence),
-    HartStart { hart: u64, start: HartStart },
+    HartStart {
+        hart: u64,
+        start: HartStart,
+    },
     HartStop,
     HartStatus(u64),
-    Reset { kind: u32 },
-    ConsoleWrite { length: u64, address: u64 },
+    Reset {
+        kind: u32,
+    },
+    ConsoleWrite {
+        length: u64,
+        address: u64,
+    },
     ConsoleRead,
     ConsoleWriteByte(u8),
 }
@@ -107,10 +115,9 @@ impl Call {
             (extension::RFENCE, 0) => Self::RemoteFence(mask, Fence::Instructions),
             // With an ASID (2) as without (1): flushing more is allowed.
             (extension::RFENCE, 1 | 2) => Self::RemoteFence(mask, translations),
-            (extension::HSM, 0) => Self::HartStart {
-                hart: a[0],
-                start: HartStart { entry: a[1], opaque: a[2] },
-            },
+            (extension::HSM, 0) => {
+                Self::HartStart { hart: a[0], start: HartStart { entry: a[1], opaque: a[2] } }
+            }
             (extension::HSM, 1) => Self::HartStop,
             (extension::HSM, 2) => Self::HartStatus(a[0]),
             (extension::SRST, 0) => {
@@ -177,7 +184,12 @@ impl Firmware {
         After::Continue
     }
 
-    fn carry_out(&self, call: Call, hart: usize, vcpu: &mut dyn RiscvVcpu) -> Result<u64, SbiError> {
+    fn carry_out(
+        &self,
+        call: Call,
+        hart: usize,
+        vcpu: &mut dyn RiscvVcpu,
+    ) -> Result<u64, SbiError> {
         let handles = self.control.handles();
         match call {
             Call::Value(value) => return Ok(value),
@@ -187,11 +199,17 @@ impl Firmware {
                     handles[target].set_interrupt(Interrupt::Software, true);
                 }
             }
-            Call::RemoteFence(mask, fence) => self.fence(&mask.harts(handles.len())?, fence, hart, vcpu),
+            Call::RemoteFence(mask, fence) => {
+                self.fence(&mask.harts(handles.len())?, fence, hart, vcpu)
+            }
             Call::HartStart { hart, start } => {
                 let hart = usize::try_from(hart).map_err(|_| SbiError::InvalidParam)?;
                 self.control.hart_state(hart).ok_or(SbiError::InvalidParam)?;
-                if start.entry.checked_sub(self.window.guest_base()).is_none_or(|at| at >= self.window.size()) {
+                if start
+                    .entry
+                    .checked_sub(self.window.guest_base())
+                    .is_none_or(|at| at >= self.window.size())
+                {
                     return Err(SbiError::InvalidAddress);
                 }
                 self.control.start_hart(hart, start).map_err(|_| SbiError::AlreadyAvailable)?;
@@ -267,7 +285,8 @@ mod tests {
 
     #[test]
     fn a_fence_without_range_means_everything() {
-        let Ok(Call::RemoteFence(_, fence)) = Call::decode(extension::RFENCE, 1, [1, 0, 0, 0]) else {
+        let Ok(Call::RemoteFence(_, fence)) = Call::decode(extension::RFENCE, 1, [1, 0, 0, 0])
+        else {
             panic!("a remote fence");
         };
         assert_eq!(fence, Fence::Translations { start: 0, size: u64::MAX });
