@@ -177,9 +177,10 @@ impl Firmware {
         };
         let (error, value) = match result {
             Ok(value) => (0, value),
-            Err(error) => (error as i64, 0),
+            // Sign-extended to the register, as the calling convention wants.
+            Err(error) => (error as i64 as u64, 0),
         };
-        vcpu.set_x(A0, error.cast_unsigned());
+        vcpu.set_x(A0, error);
         vcpu.set_x(A1, value);
         After::Continue
     }
@@ -200,7 +201,7 @@ impl Firmware {
                 }
             }
             Call::RemoteFence(mask, fence) => {
-                self.fence(&mask.harts(handles.len())?, fence, hart, vcpu)
+                self.fence(&mask.harts(handles.len())?, fence, hart, vcpu);
             }
             Call::HartStart { hart, start } => {
                 let hart = usize::try_from(hart).map_err(|_| SbiError::InvalidParam)?;
