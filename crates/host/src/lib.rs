@@ -1,3 +1,28 @@
 //! The daemon: partition control, resource manager, worker processes.
+//!
+//! A [`Host`] is made of a checked [`HostFile`] and a [`StateDir`]. It owns
+//! main storage and its map, answers clients on the control socket
+//! ([`control`]), and starts one worker process per partition: the same
+//! program, run again as [`worker::main`]. A worker maps its own range only,
+//! drives its machine, and serves its clients' sessions itself: the host hands
+//! it the client's connection.
+//!
+//! ```text
+//! client ── control.sock ──► Host ── workers/NAME.sock ──► worker ── machine
+//!    └──────────── exec, console: the connection itself ─────►┘
+//! ```
+//!
+//! A worker's death costs its own partition only. The host's death costs no
+//! guest: workers live in sessions of their own and keep listening.
 
+pub mod client;
+pub mod control;
+mod daemon;
 pub mod host_file;
+mod link;
+mod state_dir;
+pub mod worker;
+
+pub use daemon::{GuestImage, Host, HostConfig, HostError, Leftover, leftovers, online_cpus};
+pub use host_file::HostFile;
+pub use state_dir::{Lock, StateDir, StateDirError};

@@ -1,0 +1,382 @@
+//! What is said on the host's control socket.
+//!
+//! A client sends one [`Request`], a line of JSON of at most [`MAX_LINE`]
+//! bytes. The host answers with lines of [`Reply`]: any number of
+//! [`Reply::Note`] and [`Reply::Copying`], then one of the others. After
+//! [`Reply::Attached`] the connection is the session's: frames of
+//! [`agent_protocol`] on [`SESSION_STREAM`] for a command, plain bytes for a
+//! console. The client sends nothing between its request and that reply.
+
+use std::io::{self, Read, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::host_file::Engine;
+
+/// Bytes of a request or reply, its line end included.
+pub const MAX_LINE: usize = 64 << 10;
+/// The stream number in the frames between a client and a worker.
+pub const SESSION_STREAM: u32 = 1;
+
+/// What a client wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// The table: answers [`Reply::Status`].
+    Status,
+    /// Start a partition: answers when its guest is entered.
+    Start {
+        /// The partition.
+        name: String,
+    },
+    /// Stop a partition: the guest is asked, and made to after a while.
+    Stop {
+        /// The partition.
+        name: String,
+        /// Do not ask the guest.
+        now: bool,
+    },
+    /// Stop and start.
+    Restart {
+        /// The partition.
+        name: String,
+        /// Do not ask the guest.
+        now: bool,
+    },
+    /// Relocate a partition: answers [`Reply::Move`].
+    Move {
+        /// The partition.
+        name: String,
+        /// New origin in bytes.
+        to: u64,
+        /// Only say what would happen.
+        dry_run: bool,
+    },
+    /// Run a command in the guest.
+    Exec {
+        /// The partition.
+        name: String,
+        /// Program and arguments.
+        argv: Vec<String>,
+        /// Variables as (name, value).
+        env: Vec<(String, String)>,
+        /// Directory to start in; empty for the home directory.
+        cwd: String,
+    },
+    /// Attach to the guest's console.
+    Console {
+        /// The partition.
+        name: String,
+    },
+    /// Answer when every partition that starts with the host serves commands
+    /// or has failed.
+    WaitUp,
+    /// End every partition, then the host.
+    Down,
+}
+
+/// What the host answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// Something to tell the user; more follows.
+    Note {
+        /// In words.
+        text: String,
+    },
+    /// How far a copy is; more follows.
+    Copying {
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// Done.
+    Done,
+    /// The table.
+    Status(HostStatus),
+    /// How a move ended.
+    Move(MoveOutcome),
+    /// The session is open.
+    Attached,
+    /// Refused or failed.
+    Refused {
+        /// Cause and remedy.
+        message: String,
+    },
+}
+
+/// Main storage and who is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// Bytes of main storage.
+    pub main_storage: u64,
+    /// By ascending origin.
+    pub partitions: Vec<PartitionStatus>,
+}
+
+/// One partition's row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionStatus {
+    /// Its name.
+    pub name: String,
+    /// Bytes before it.
+    pub origin: u64,
+    /// Its bytes.
+    pub size: u64,
+    /// Unassigned bytes behind it.
+    pub gap: u64,
+    /// What it is doing.
+    pub state: PartitionState,
+    /// Its vCPUs.
+    pub vcpus: u8,
+    /// What executes it.
+    pub engine: Engine,
+    /// Why it failed or stopped, if there is more to say.
+    pub reason: Option<String>,
+    /// Whether its guest serves commands.
+    pub ready: bool,
+    /// Its worker's process id.
+    pub pid: Option<u32>,
+}
+
+/// What a partition is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PartitionState {
+    /// Its guest runs.
+    Running,
+    /// Nothing runs; its range is kept for it.
+    Stopped,
+    /// It is being relocated.
+    Moving,
+    /// Its guest or worker ended as it should not; its range is kept.
+    Failed,
+}
+
+impl PartitionState {
+    /// As `berth status` writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Moving => "moving",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// How a `move` ended; as JSON it is what `berth move --json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum MoveOutcome {
+    /// The partition is at its new origin.
+    Moved {
+        /// Old origin in bytes.
+        from: u64,
+        /// New origin in bytes.
+        to: u64,
+        /// Bytes copied; pages without content are not.
+        bytes: u64,
+        /// `"down"` or `"up"`: the order of the copy.
+        direction: String,
+        /// Microseconds for which the guest was stopped.
+        pause_us: u64,
+        /// Bytes copied per second of copying.
+        copy_bytes_per_second: u64,
+    },
+    /// What `--dry-run` found possible.
+    WouldMove {
+        /// Old origin in bytes.
+        from: u64,
+        /// New origin in bytes.
+        to: u64,
+        /// Bytes to copy at most.
+        bytes: u64,
+        /// `"down"` or `"up"`.
+        direction: String,
+    },
+    /// Nothing has changed.
+    Refused {
+        /// Cause and remedy.
+        reason: String,
+        /// Partitions that use the range.
+        in_the_way: Vec<String>,
+        /// Devices still busy when the limit ran out.
+        busy_devices: Vec<String>,
+    },
+}
+
+/// Why a line could not be read. The peer is to blame, or the connection.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    /// The connection failed or timed out.
+    #[error("the connection failed: {0}")]
+    Io(#[from] io::Error),
+    /// It ended before a whole line.
+    #[error("the connection ended in the middle of a message")]
+    Ended,
+    /// The line is longer than [`MAX_LINE`].
+    #[error("a message has at most 64K; this one is longer")]
+    TooLong,
+    /// The line is not a message.
+    #[error("not a message of this version of berth: {0}; use the same program as the host")]
+    Form(#[from] serde_json::Error),
+}
+
+/// Reads messages, one a line, from a stream.
+#[derive(Debug)]
+pub struct Lines<R> {
+    stream: R,
+    /// Bytes read and not handed out; never more than [`MAX_LINE`].
+    buffer: Vec<u8>,
+}
+
+impl<R: Read> Lines<R> {
+    /// Reads from `stream`.
+    pub fn new(stream: R) -> Self {
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// The next message; `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// [`LineError`]; the stream is then of no further use.
+    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, LineError> {
+        let mut searched = 0;
+        loop {
+            if let Some(at) = self.buffer[searched..].iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=searched + at).collect();
+                return Ok(Some(serde_json::from_slice(&line)?));
+            }
+            searched = self.buffer.len();
+            let room = MAX_LINE - searched;
+            if room == 0 {
+                return Err(LineError::TooLong);
+            }
+            self.buffer.resize(searched + room.min(4096), 0);
+            let read = self.stream.read(&mut self.buffer[searched..]);
+            self.buffer.truncate(searched + *read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(0) if searched == 0 => return Ok(None),
+                Ok(0) => return Err(LineError::Ended),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The stream, and what was read of it beyond the last message.
+    pub fn into_rest(self) -> (R, Vec<u8>) {
+        (self.stream, self.buffer)
+    }
+}
+
+/// Writes one message as a line.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidInput`] for one that is too long, or what the
+/// stream says.
+pub fn send<T: Serialize>(stream: &mut impl Write, message: &T) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    if line.len() > MAX_LINE {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a message has at most 64K"));
+    }
+    stream.write_all(&line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives out a few bytes at a time.
+    struct Trickle<'a>(&'a [u8], usize);
+    impl Read for Trickle<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.1.min(buffer.len()).min(self.0.len());
+            buffer[..count].copy_from_slice(&self.0[..count]);
+            self.0 = &self.0[count..];
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn a_line_too_long_is_refused_before_it_ends() {
+        let long = vec![b'x'; MAX_LINE + 1];
+        let result = Lines::new(&long[..]).next::<Request>();
+        assert!(matches!(result, Err(LineError::TooLong)), "{result:?}");
+    }
+
+    #[test]
+    fn half_a_line_is_an_error_and_no_line_is_the_end() {
+        assert!(matches!(Lines::new(&b"{\"comm"[..]).next::<Request>(), Err(LineError::Ended)));
+        assert!(matches!(Lines::new(&b""[..]).next::<Request>(), Ok(None)));
+    }
+
+    #[test]
+    fn fields_nobody_knows_are_refused() {
+        let line = b"{\"command\":\"start\",\"name\":\"a\",\"nmae\":1}\n";
+        assert!(matches!(Lines::new(&line[..]).next::<Request>(), Err(LineError::Form(_))));
+    }
+
+    #[test]
+    fn what_follows_the_last_message_is_not_lost() {
+        let mut lines = Lines::new(&b"{\"reply\":\"attached\"}\nframes"[..]);
+        assert_eq!(lines.next::<Reply>().unwrap(), Some(Reply::Attached));
+        assert_eq!(lines.into_rest().1, b"frames");
+    }
+
+    #[test]
+    fn a_moves_json_is_the_promised_one() {
+        let moved = MoveOutcome::Moved {
+            from: 1,
+            to: 2,
+            bytes: 3,
+            direction: "down".into(),
+            pause_us: 4,
+            copy_bytes_per_second: 5,
+        };
+        assert_eq!(
+            serde_json::to_string(&moved).unwrap(),
+            r#"{"result":"moved","from":1,"to":2,"bytes":3,"direction":"down","pause_us":4,"copy_bytes_per_second":5}"#
+        );
+        let refused = MoveOutcome::Refused {
+            reason: "r".into(),
+            in_the_way: vec!["a".into()],
+            busy_devices: vec![],
+        };
+        assert_eq!(
+            serde_json::to_string(&refused).unwrap(),
+            r#"{"result":"refused","reason":"r","in_the_way":["a"],"busy_devices":[]}"#
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic_or_grow(bytes: Vec<u8>, step in 1usize..9) {
+            let mut lines = Lines::new(Trickle(&bytes, step));
+            while let Ok(Some(_)) = lines.next::<Request>() {}
+            proptest::prop_assert!(lines.buffer.len() <= MAX_LINE);
+        }
+
+        #[test]
+        fn what_is_sent_arrives(name in "[a-z]{1,9}", to: u64, argv: Vec<String>, step in 1usize..9) {
+            let sent = [
+                Request::Move { name: name.clone(), to, dry_run: true },
+                Request::Exec { name, argv, env: vec![], cwd: String::new() },
+            ];
+            let mut bytes = Vec::new();
+            for request in &sent {
+                send(&mut bytes, request).unwrap();
+            }
+            let mut lines = Lines::new(Trickle(&bytes, step));
+            for request in sent {
+                proptest::prop_assert_eq!(lines.next::<Request>().unwrap(), Some(request));
+            }
+        }
+    }
+}

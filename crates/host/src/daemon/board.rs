@@ -1,0 +1,203 @@
+//! What the host knows: the map, and every partition.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use main_storage::{PartitionName, Refusal, StorageMap};
+
+use super::Shared;
+use super::process::Process;
+use crate::control::{HostStatus, PartitionState, PartitionStatus};
+use crate::host_file::{HostFile, PartitionSpec};
+
+/// The resource manager's map and the partitions on it.
+pub(super) struct Board {
+    pub(super) map: StorageMap,
+    pub(super) partitions: BTreeMap<PartitionName, Partition>,
+    /// The host is ending: no new command.
+    pub(super) closing: bool,
+}
+
+pub(super) struct Partition {
+    pub(super) spec: PartitionSpec,
+    pub(super) run: Run,
+    /// The command it is under.
+    pub(super) busy: Option<Command>,
+    /// Why it stopped or failed.
+    pub(super) reason: Option<String>,
+}
+
+/// What runs in a partition.
+pub(super) enum Run {
+    Stopped,
+    Failed,
+    Running(Arc<Process>),
+}
+
+/// What is being done to a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Command {
+    Start,
+    Stop,
+    Move,
+}
+
+impl Command {
+    const fn participle(self) -> &'static str {
+        match self {
+            Self::Start => "started",
+            Self::Stop => "stopped",
+            Self::Move => "moved",
+        }
+    }
+}
+
+/// Why a command was refused. Nothing has changed. The operator is to blame.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CommandError {
+    #[error("there is no partition \"{name}\"; there are: {known}")]
+    Unknown { name: String, known: String },
+    #[error("\"{name}\" is being {doing} by another command; try again when that has ended")]
+    Busy { name: PartitionName, doing: &'static str },
+    #[error("the host is ending; start it again with `berth up`")]
+    Closing,
+    #[error("\"{0}\" is running already; `berth restart {0}` starts it anew")]
+    Running(PartitionName),
+    #[error("\"{name}\" is {state}{reason}; start it with `berth start {name}`")]
+    NotRunning { name: PartitionName, state: &'static str, reason: String },
+    #[error("\"{name}\" could not be started: {reason}")]
+    Start { name: PartitionName, reason: String },
+    #[error("\"{name}\" did not end: {reason}")]
+    Stop { name: PartitionName, reason: String },
+    #[error(
+        "the guest in \"{name}\" does not serve commands after {seconds} s; look at `berth console {name}`"
+    )]
+    NotReady { name: PartitionName, seconds: u64 },
+    #[error("the worker of \"{name}\" cannot be reached: {source}")]
+    Worker { name: PartitionName, source: std::io::Error },
+}
+
+impl Board {
+    pub(super) fn new(file: &HostFile) -> Result<Self, Refusal> {
+        let partitions = file.partitions.iter().map(|spec| {
+            let (run, busy, reason) = (Run::Stopped, None, None);
+            (spec.name.clone(), Partition { spec: spec.clone(), run, busy, reason })
+        });
+        Ok(Self { map: file.map()?, partitions: partitions.collect(), closing: false })
+    }
+
+    /// The name, if it is a partition's.
+    pub(super) fn find(&self, name: &str) -> Result<PartitionName, CommandError> {
+        let known = || {
+            let names: Vec<_> = self.partitions.keys().map(PartitionName::as_str).collect();
+            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        };
+        self.partitions
+            .keys()
+            .find(|known| known.as_str() == name)
+            .cloned()
+            .ok_or_else(|| CommandError::Unknown { name: name.to_owned(), known: known() })
+    }
+
+    pub(super) fn get(&mut self, name: &str) -> Result<&mut Partition, CommandError> {
+        let found = self.find(name)?;
+        self.partitions
+            .get_mut(&found)
+            .ok_or_else(|| CommandError::Unknown { name: name.to_owned(), known: String::new() })
+    }
+
+    pub(super) fn status(&self) -> HostStatus {
+        let partitions = self.map.partitions().iter().filter_map(|on_map| {
+            let partition = self.partitions.get(on_map.name())?;
+            let process = partition.process();
+            Some(PartitionStatus {
+                name: on_map.name().to_string(),
+                origin: on_map.range().origin(),
+                size: on_map.range().size(),
+                gap: self.map.gap(on_map.name()).unwrap_or(0),
+                state: partition.state(),
+                vcpus: partition.spec.vcpus,
+                engine: partition.spec.engine,
+                reason: partition.reason.clone(),
+                ready: process.is_some_and(Process::is_ready),
+                pid: process.map(Process::pid),
+            })
+        });
+        HostStatus { main_storage: self.map.size(), partitions: partitions.collect() }
+    }
+}
+
+impl Partition {
+    pub(super) fn process(&self) -> Option<&Process> {
+        match &self.run {
+            Run::Running(process) => Some(process),
+            Run::Stopped | Run::Failed => None,
+        }
+    }
+
+    pub(super) fn state(&self) -> PartitionState {
+        match (&self.run, self.busy) {
+            (Run::Running(_), Some(Command::Move)) => PartitionState::Moving,
+            (Run::Running(_), _) => PartitionState::Running,
+            (Run::Stopped, _) => PartitionState::Stopped,
+            (Run::Failed, _) => PartitionState::Failed,
+        }
+    }
+
+    pub(super) fn running(&self) -> Result<Arc<Process>, CommandError> {
+        match &self.run {
+            Run::Running(process) => Ok(Arc::clone(process)),
+            Run::Stopped | Run::Failed => Err(CommandError::NotRunning {
+                name: self.spec.name.clone(),
+                state: self.state().as_str(),
+                reason: self.reason.as_ref().map_or(String::new(), |text| format!(" ({text})")),
+            }),
+        }
+    }
+}
+
+/// A command's claim on a partition; ends when dropped.
+pub(super) struct Busy<'a> {
+    shared: &'a Shared,
+    pub(super) name: PartitionName,
+}
+
+impl<'a> Busy<'a> {
+    /// Claims the partition `name` for `command`.
+    pub(super) fn claim(
+        shared: &'a Shared,
+        board: &mut Board,
+        name: &str,
+        command: Command,
+    ) -> Result<Self, CommandError> {
+        if board.closing {
+            return Err(CommandError::Closing);
+        }
+        Self::claim_while_closing(shared, board, name, command)
+    }
+
+    /// As [`Busy::claim`], for the end of the host itself.
+    pub(super) fn claim_while_closing(
+        shared: &'a Shared,
+        board: &mut Board,
+        name: &str,
+        command: Command,
+    ) -> Result<Self, CommandError> {
+        let partition = board.get(name)?;
+        let name = partition.spec.name.clone();
+        if let Some(busy) = partition.busy {
+            return Err(CommandError::Busy { name, doing: busy.participle() });
+        }
+        partition.busy = Some(command);
+        Ok(Self { shared, name })
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        if let Some(partition) = self.shared.board().partitions.get_mut(&self.name) {
+            partition.busy = None;
+        }
+        self.shared.changed.notify_all();
+    }
+}

@@ -1,0 +1,499 @@
+//! What changes the board: start, stop, move, and the ends of workers.
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use main_storage::{MovePlan, PartitionName};
+
+use super::board::{Busy, Command, CommandError, Run};
+use super::process::{Process, files, obituary};
+use super::{Shared, in_full};
+use crate::control::{MoveOutcome, Reply};
+use crate::host_file::{CpuAssignment, PartitionSpec};
+use crate::link::{DataDisk, Ended, MoveReport, Order, RangeAnswer, Report, WorkerConfig};
+
+/// How long a worker may take from its start to the guest's.
+const START: Duration = Duration::from_secs(60);
+/// How long a guest may take to power itself off.
+const POWER_OFF: Duration = Duration::from_secs(10);
+/// How long a worker may take beyond that.
+const LAST: Duration = Duration::from_secs(10);
+
+impl Shared {
+    /// Starts every partition that starts with the host. Does not wait.
+    pub(super) fn start_all(self: &Arc<Self>) {
+        for spec in self.config.file.partitions.iter().filter(|spec| spec.autostart) {
+            let (shared, name) = (Arc::clone(self), spec.name.clone());
+            let thread = std::thread::Builder::new().name(format!("start-{name}"));
+            let started = thread.spawn(move || {
+                if let Err(error) = shared.start(name.as_str()) {
+                    tracing::error!("{error}");
+                }
+            });
+            if let Err(error) = started {
+                tracing::error!(partition = %spec.name, %error, "no thread to start it");
+            }
+        }
+    }
+
+    /// Ends every partition; no command is taken from now on.
+    pub(super) fn end_all(self: &Arc<Self>) {
+        let names: Vec<_> = {
+            let mut board = self.board();
+            board.closing = true;
+            board.partitions.keys().cloned().collect()
+        };
+        std::thread::scope(|scope| {
+            for name in names {
+                scope.spawn(move || self.end(&name));
+            }
+        });
+    }
+
+    fn end(self: &Arc<Self>, name: &PartitionName) {
+        // Whatever is under way has a limit of its own; a move's is the longest.
+        let limit = self.config.file.device_wait + Duration::from_secs(60);
+        let claimed = self.wait_for(Instant::now() + limit, |board| {
+            Busy::claim_while_closing(self, board, name.as_str(), Command::Stop).ok()
+        });
+        let Some(busy) = claimed else {
+            tracing::error!(partition = %name, "the command under way does not end; killing the guest");
+            if let Some(partition) = self.board().partitions.get(name) {
+                partition.process().inspect(|process| process.kill());
+            }
+            return;
+        };
+        if let Err(error) = self.stop_claimed(&busy, false) {
+            tracing::error!("{error}");
+        }
+    }
+
+    /// Starts a partition; returns when its guest was entered.
+    pub(super) fn start(self: &Arc<Self>, name: &str) -> Result<(), CommandError> {
+        let busy = {
+            let mut board = self.board();
+            let busy = Busy::claim(self, &mut board, name, Command::Start)?;
+            let run = board.partitions.get(&busy.name).map(|partition| &partition.run);
+            let running = matches!(run, Some(Run::Running(_)));
+            // A claim takes the board's lock when it is dropped.
+            drop(board);
+            if running {
+                return Err(CommandError::Running(busy.name.clone()));
+            }
+            busy
+        };
+        self.start_claimed(&busy)
+    }
+
+    fn start_claimed(self: &Arc<Self>, busy: &Busy<'_>) -> Result<(), CommandError> {
+        let name = &busy.name;
+        let result = self.start_worker(busy);
+        if let Err(reason) = &result {
+            let mut board = self.board();
+            if let Some(partition) = board.partitions.get_mut(name) {
+                if !matches!(partition.run, Run::Running(_)) {
+                    partition.run = Run::Failed;
+                    partition.reason = Some(reason.clone());
+                }
+            }
+        }
+        self.changed.notify_all();
+        result.map_err(|reason| CommandError::Start { name: name.clone(), reason })
+    }
+
+    fn start_worker(self: &Arc<Self>, busy: &Busy<'_>) -> Result<(), String> {
+        let name = &busy.name;
+        let (range, spec) = {
+            let board = self.board();
+            let range = board.map.get(name).map(main_storage::Partition::range);
+            let spec = board.partitions.get(name).map(|partition| partition.spec.clone());
+            range.zip(spec).ok_or_else(|| "it is not on the map".to_owned())?
+        };
+        // The guest before may have been cut off in the middle of a command.
+        self.storage.discard(range).map_err(|error| in_full(&error))?;
+        let config = self.worker_config(&spec, range)?;
+        let process = Process::start(&self.dir, name, config, files(&self.storage))
+            .map_err(|error| format!("its worker could not be started: {error}"))?;
+        let process = Arc::new(process);
+        {
+            let mut board = self.board();
+            if let Some(partition) = board.partitions.get_mut(name) {
+                partition.run = Run::Running(Arc::clone(&process));
+                partition.reason = None;
+            }
+        }
+        let (started, is_started) = channel();
+        let (shared, watched) = (Arc::clone(self), Arc::clone(&process));
+        let thread = std::thread::Builder::new().name(format!("watch-{name}"));
+        let watch = thread.spawn(move || {
+            shared.watch(&watched, || {
+                // Nobody waits any more if the start took too long.
+                let _ = started.send(());
+            })
+        });
+        if let Err(error) = watch {
+            process.kill();
+            self.settle(
+                &process,
+                Ended::Failed { reason: format!("no thread to be had: {error}") },
+            );
+            return Err(format!("no thread to watch its worker: {error}"));
+        }
+        match is_started.recv_timeout(START) {
+            Ok(()) => {
+                tracing::info!(partition = %name, pid = process.pid(), at = %range, "started");
+                Ok(())
+            }
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+                process.kill();
+                Err(format!("its worker did not answer within {} s", START.as_secs()))
+            }
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {
+                let board = self.board();
+                let reason = board.partitions.get(name).and_then(|p| p.reason.clone());
+                Err(reason.unwrap_or_else(|| "its guest ended at once".to_owned()))
+            }
+        }
+    }
+
+    fn worker_config(
+        &self,
+        spec: &PartitionSpec,
+        range: main_storage::StorageRange,
+    ) -> Result<WorkerConfig, String> {
+        let image = self.config.images.get(&spec.image).ok_or_else(|| {
+            format!("there is no image \"{0}\"; build it with `berth image build {0}`", spec.image)
+        })?;
+        let exclusive: Vec<_> = self.config.file.exclusive_cpus().collect();
+        let (pin, run_on) = match &spec.cpus {
+            CpuAssignment::Exclusive(cpus) | CpuAssignment::TimeShared(cpus) => {
+                (Some(cpus.clone()), cpus.clone())
+            }
+            CpuAssignment::Floating if exclusive.is_empty() => (None, Vec::new()),
+            CpuAssignment::Floating => {
+                let free = self.online.iter().filter(|cpu| !exclusive.contains(cpu));
+                (None, free.copied().collect())
+            }
+        };
+        let data = self.config.disks.get(&spec.name).map(|template| DataDisk {
+            template: template.clone(),
+            overlay: self.dir.disk_overlay(&spec.name),
+        });
+        let mut command_line = image.command_line.clone();
+        if data.is_some() {
+            command_line.push_str(" berth.disk=/dev/vdb");
+        }
+        // A kernel that panicked resets at once, so that its end is noticed.
+        if !command_line.contains("panic=") {
+            command_line.push_str(" panic=-1");
+        }
+        Ok(WorkerConfig {
+            name: spec.name.to_string(),
+            range: range.into(),
+            reach: self.storage.size(),
+            vcpus: spec.vcpus,
+            pin,
+            run_on,
+            kernel: image.kernel.clone(),
+            initrd: Some(image.initrd.clone()),
+            command_line,
+            root: image.root.clone(),
+            data,
+        })
+    }
+
+    /// Hears a worker until it is gone, and settles what it leaves.
+    fn watch(self: &Arc<Self>, process: &Arc<Process>, started: impl FnOnce()) {
+        let mut started = Some(started);
+        let mut last = None;
+        let name = &process.name;
+        while let Ok(Some((report, _))) = process.link.receive::<Report>() {
+            match report {
+                Report::Started => {
+                    started.take().into_iter().for_each(|started| started());
+                }
+                Report::Ready { uptime_ns, kernel } => {
+                    let uptime_ms = uptime_ns / 1_000_000;
+                    tracing::info!(partition = %name, uptime_ms, kernel, "ready");
+                    self.set_ready(process, true);
+                }
+                Report::NotReady => self.set_ready(process, false),
+                Report::Question { origin, reserve } => self.answer(process, origin, reserve),
+                report @ (Report::Copying { .. } | Report::Moved(_)) => process.tell_mover(report),
+                Report::Ended(ended) => last = Some(ended),
+            }
+        }
+        let status = process.reap();
+        let ended = last.unwrap_or_else(|| obituary(&status, &self.dir.worker_log(name)));
+        let again = self.settle(process, ended);
+        // Only now does whoever waits for the start learn that there is none.
+        drop(started);
+        if again {
+            tracing::info!(partition = %name, "the guest asked to be started anew");
+            if let Err(error) = self.start(name.as_str()) {
+                tracing::error!("{error}");
+            }
+        }
+    }
+
+    fn set_ready(&self, process: &Process, ready: bool) {
+        // With the board's lock, so that nobody misses the change between
+        // looking and waiting.
+        let _board = self.board();
+        process.set_ready(ready);
+        self.changed.notify_all();
+    }
+
+    /// The resource manager's answer to a worker (step 203).
+    fn answer(&self, process: &Process, origin: u64, reserve: bool) {
+        let held = {
+            let board = self.board();
+            let held = board.map.get(&process.name).and_then(main_storage::Partition::moving_to);
+            held.is_some_and(|to| to.origin() == origin) && !(board.closing && reserve)
+        };
+        let refused = (!held).then(|| RangeAnswer {
+            message: "the range is not held for this move; the host may be ending".to_owned(),
+            in_the_way: Vec::new(),
+        });
+        if let Err(error) = process.give(&Order::Answer { refused }, &[]) {
+            tracing::warn!(partition = %process.name, %error, "the worker cannot be answered");
+        }
+    }
+
+    /// A worker is gone: its memory is given back, its range stays its
+    /// partition's. Whether the guest asked to be started anew.
+    fn settle(&self, process: &Process, ended: Ended) -> bool {
+        let name = &process.name;
+        let mut board = self.board();
+        let on_map = board.map.get(name);
+        let ranges: Vec<_> = on_map
+            .iter()
+            .flat_map(|on| std::iter::once(on.range()).chain(on.moving_to()))
+            .collect();
+        for range in ranges {
+            if let Err(error) = self.storage.discard(range) {
+                // It is tried again before the range is used.
+                tracing::error!(partition = %name, error = in_full(&error), "memory not given back");
+            }
+        }
+        // Not moving is the usual case.
+        let _ = board.map.abandon_move(name);
+        process.set_mover(None);
+        let closing = board.closing;
+        let Some(partition) = board.partitions.get_mut(name) else { return false };
+        let stopping = partition.busy == Some(Command::Stop);
+        let (run, reason) = match ended {
+            Ended::PowerOff if stopping => (Run::Stopped, None),
+            Ended::PowerOff => (Run::Stopped, Some("the guest powered itself off".to_owned())),
+            Ended::ShutDown | Ended::Reboot => (Run::Stopped, None),
+            Ended::Failed { ref reason } => (Run::Failed, Some(reason.clone())),
+        };
+        match &reason {
+            Some(reason) if matches!(run, Run::Failed) => {
+                tracing::error!(partition = %name, reason, "failed");
+            }
+            _ => tracing::info!(partition = %name, reason, "stopped"),
+        }
+        (partition.run, partition.reason) = (run, reason);
+        self.changed.notify_all();
+        ended == Ended::Reboot && !stopping && !closing
+    }
+
+    /// Stops a partition: asks its guest first, unless `now`.
+    pub(super) fn stop_partition(
+        self: &Arc<Self>,
+        name: &str,
+        now: bool,
+    ) -> Result<(), CommandError> {
+        let busy = {
+            let mut board = self.board();
+            let busy = Busy::claim(self, &mut board, name, Command::Stop);
+            let running = board.get(name).and_then(|partition| partition.running());
+            drop(board);
+            let busy = busy?;
+            running?;
+            busy
+        };
+        self.stop_claimed(&busy, now)
+    }
+
+    pub(super) fn restart(self: &Arc<Self>, name: &str, now: bool) -> Result<(), CommandError> {
+        let busy = {
+            let mut board = self.board();
+            Busy::claim(self, &mut board, name, Command::Stop)?
+        };
+        self.stop_claimed(&busy, now)?;
+        self.start_claimed(&busy)
+    }
+
+    /// Stops what runs in a claimed partition, if anything does.
+    fn stop_claimed(&self, busy: &Busy<'_>, now: bool) -> Result<(), CommandError> {
+        let name = &busy.name;
+        let process = match self.board().get(name.as_str())?.running() {
+            Ok(process) => process,
+            Err(_) => return Ok(()),
+        };
+        let limit = if now || !process.is_ready() { Duration::ZERO } else { POWER_OFF };
+        let wait_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        if process.give(&Order::PowerOff { wait_ms }, &[]).is_err() {
+            process.kill();
+        }
+        let gone = |board: &mut super::Board| {
+            let run = &board.partitions.get(name)?.run;
+            (!matches!(run, Run::Running(_))).then_some(())
+        };
+        if self.wait_for(Instant::now() + limit + LAST, gone).is_some() {
+            return Ok(());
+        }
+        process.kill();
+        self.wait_for(Instant::now() + LAST, gone).ok_or_else(|| CommandError::Stop {
+            name: name.clone(),
+            reason: format!("its worker (process {}) cannot be killed", process.pid()),
+        })
+    }
+
+    /// Moves a partition, or only says what that would do. `hear` gets the
+    /// progress.
+    pub(super) fn relocate(
+        self: &Arc<Self>,
+        name: &str,
+        to: u64,
+        dry_run: bool,
+        hear: &mut dyn FnMut(&Reply),
+    ) -> Result<MoveOutcome, CommandError> {
+        let (busy, plan, process) = {
+            let mut board = self.board();
+            let found = board.find(name)?;
+            let plan = match board.map.plan_move(&found, to) {
+                Ok(plan) => plan,
+                Err(refusal) => return Ok(refused(&refusal)),
+            };
+            if dry_run {
+                return Ok(would_move(&plan));
+            }
+            let busy = Busy::claim(self, &mut board, name, Command::Move)?;
+            let process = board.get(name).map(|partition| partition.running().ok());
+            // A partition in which nothing runs moves on the map alone.
+            let held = match &process {
+                Ok(Some(_)) => board.map.begin_move(&found, to),
+                _ => board.map.relocate(&found, to),
+            };
+            // A claim takes the board's lock when it is dropped.
+            drop(board);
+            match held {
+                Ok(_) => (busy, plan, process?),
+                Err(refusal) => return Ok(refused(&refusal)),
+            }
+        };
+        self.changed.notify_all();
+        let Some(process) = process else { return Ok(moved(&plan, 0, 0, 0)) };
+        let report = self.move_running(&process, &plan, hear);
+        Ok(self.end_move(&busy, &plan, report))
+    }
+
+    /// Has the worker move itself and waits for its report.
+    fn move_running(
+        &self,
+        process: &Process,
+        plan: &MovePlan,
+        hear: &mut dyn FnMut(&Reply),
+    ) -> Result<MoveReport, String> {
+        let (mover, reports) = channel();
+        process.set_mover(Some(mover));
+        let wait = self.config.file.device_wait.as_millis();
+        let order = Order::Move {
+            from: plan.from().into(),
+            origin: plan.to().origin(),
+            wait_ms: u64::try_from(wait).unwrap_or(u64::MAX),
+        };
+        process
+            .give(&order, &files(&self.storage))
+            .map_err(|error| format!("its worker cannot be reached: {error}"))?;
+        loop {
+            match reports.recv() {
+                Ok(Report::Copying { done, total }) => hear(&Reply::Copying { done, total }),
+                Ok(Report::Moved(report)) => {
+                    process.set_mover(None);
+                    return Ok(report);
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    return Err(
+                        "its worker ended during the move; the partition has failed".to_owned()
+                    );
+                }
+            }
+        }
+    }
+
+    fn end_move(
+        &self,
+        busy: &Busy<'_>,
+        plan: &MovePlan,
+        report: Result<MoveReport, String>,
+    ) -> MoveOutcome {
+        let name = &busy.name;
+        let mut board = self.board();
+        let refused =
+            |reason| MoveOutcome::Refused { reason, in_the_way: vec![], busy_devices: vec![] };
+        match report {
+            Ok(MoveReport::Moved { bytes, nanos, pause_us, not_cleared }) => {
+                // If the worker died since, the move was abandoned with it.
+                if let Err(error) = board.map.commit_move(name) {
+                    return refused(format!("{error}: the partition ended just after the move"));
+                }
+                if let Some(why) = not_cleared {
+                    // Whoever gets the range next clears it first.
+                    tracing::warn!(partition = %name, why, "old range not given back");
+                }
+                tracing::info!(partition = %name, from = %plan.from(), to = %plan.to(), pause_us, "moved");
+                moved(plan, bytes, nanos, pause_us)
+            }
+            Ok(MoveReport::Stayed { reason, in_the_way, busy_devices, out_of_service }) => {
+                let _ = board.map.abandon_move(name);
+                let out = match out_of_service.as_slice() {
+                    [] => String::new(),
+                    out => format!(
+                        "; out of service until the partition is restarted: {}",
+                        out.join(", ")
+                    ),
+                };
+                let reason = reason + &out;
+                tracing::warn!(partition = %name, reason, "not moved");
+                MoveOutcome::Refused { reason, in_the_way, busy_devices }
+            }
+            Ok(MoveReport::Lost { reason }) | Err(reason) => {
+                let _ = board.map.abandon_move(name);
+                tracing::error!(partition = %name, reason, "move failed");
+                refused(reason)
+            }
+        }
+    }
+}
+
+fn refused(refusal: &main_storage::Refusal) -> MoveOutcome {
+    let in_the_way = refusal.in_the_way().iter().map(|by| by.name.to_string()).collect();
+    MoveOutcome::Refused { reason: refusal.to_string(), in_the_way, busy_devices: vec![] }
+}
+
+fn would_move(plan: &MovePlan) -> MoveOutcome {
+    MoveOutcome::WouldMove {
+        from: plan.from().origin(),
+        to: plan.to().origin(),
+        bytes: plan.from().size(),
+        direction: plan.direction().as_str().to_owned(),
+    }
+}
+
+fn moved(plan: &MovePlan, bytes: u64, nanos: u64, pause_us: u64) -> MoveOutcome {
+    let per_second = u128::from(bytes) * 1_000_000_000 / u128::from(nanos.max(1));
+    MoveOutcome::Moved {
+        from: plan.from().origin(),
+        to: plan.to().origin(),
+        bytes,
+        direction: plan.direction().as_str().to_owned(),
+        pause_us,
+        copy_bytes_per_second: u64::try_from(per_second).unwrap_or(u64::MAX),
+    }
+}

@@ -1,0 +1,192 @@
+//! One worker process, from its start to its end.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::BorrowedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use main_storage::PartitionName;
+
+use crate::link::{self, Ended, Link, Order, Report, WorkerConfig};
+use crate::state_dir::StateDir;
+
+/// How long a worker may take to end after its last word.
+const LAST: Duration = Duration::from_secs(5);
+
+/// A worker that was started.
+pub(super) struct Process {
+    pub(super) name: PartitionName,
+    pub(super) link: Link,
+    pid: u32,
+    ready: AtomicBool,
+    child: Mutex<Child>,
+    /// Who waits for reports of a relocation.
+    mover: Mutex<Option<Sender<Report>>>,
+}
+
+impl Process {
+    /// Starts a worker and orders it to make its machine. `storage` and `keys`
+    /// are the files of main storage.
+    pub(super) fn start(
+        dir: &StateDir,
+        name: &PartitionName,
+        config: WorkerConfig,
+        files: [BorrowedFd<'_>; 2],
+    ) -> io::Result<Self> {
+        let socket = dir.worker_socket(name);
+        let listener = link::listen(&socket)?;
+        let log = File::create(dir.worker_log(name))?;
+        // The same program, even if its file was replaced meanwhile.
+        let child = Command::new("/proc/self/exe")
+            .arg0(format!("berth: {name}"))
+            .arg("worker")
+            .env_clear()
+            .stdin(Stdio::from(listener))
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        let pid = child.id();
+        let mut guard = KillOnDrop(Some(child));
+        let link = Link::connect(&socket)?;
+        link.send(&Order::Start(Box::new(config)), &files)?;
+        let child = guard.0.take().ok_or_else(|| io::Error::other("the worker is gone"))?;
+        Ok(Self {
+            name: name.clone(),
+            link,
+            pid,
+            ready: AtomicBool::new(false),
+            child: Mutex::new(child),
+            mover: Mutex::default(),
+        })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether the guest serves commands.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn kill(&self) {
+        // It fails only for a process that has ended.
+        let _ = self.child().kill();
+    }
+
+    pub(super) fn give(&self, order: &Order, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.link.send(order, fds)
+    }
+
+    /// Sends reports of a relocation to `mover` from now on.
+    pub(super) fn set_mover(&self, mover: Option<Sender<Report>>) {
+        *self.mover.lock().unwrap_or_else(PoisonError::into_inner) = mover;
+    }
+
+    pub(super) fn tell_mover(&self, report: Report) {
+        let mover = self.mover.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody waits for what came after a relocation's end.
+        let _ = mover.as_ref().map(|mover| mover.send(report));
+    }
+
+    /// Waits for the end of a process that said its last word, or makes it end.
+    pub(super) fn reap(&self) -> io::Result<ExitStatus> {
+        let deadline = Instant::now() + LAST;
+        loop {
+            if let Some(status) = self.child().try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                self.kill();
+                return self.child().wait();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A child that nobody has taken over yet.
+struct KillOnDrop(Option<Child>);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Why a worker ended that did not say so itself.
+pub(super) fn obituary(status: &io::Result<ExitStatus>, log: &Path) -> Ended {
+    let words = last_line(log).map_or(String::new(), |line| format!("; it said: {line}"));
+    let reason = match status {
+        Err(error) => format!("its worker process is lost: {error}"),
+        Ok(status) => match (status.signal(), status.code()) {
+            (Some(libc::SIGKILL), _) => {
+                "its worker process was killed (SIGKILL), by somebody or because the host ran \
+                 out of memory"
+                    .to_owned()
+            }
+            (Some(libc::SIGSYS), _) => {
+                "its worker process made a system call that it may not make (SIGSYS)".to_owned()
+            }
+            (Some(libc::SIGBUS), _) => {
+                "its worker process found no memory for the guest (SIGBUS); free memory on the host"
+                    .to_owned()
+            }
+            (Some(signal), _) => format!("its worker process was ended by signal {signal}"),
+            (None, code) => format!("its worker process ended with status {}", code.unwrap_or(-1)),
+        },
+    };
+    Ended::Failed { reason: reason + &words }
+}
+
+fn last_line(log: &Path) -> Option<String> {
+    let mut file = File::open(log).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(4096))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(4096).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
+    Some(line.chars().filter(|c| !c.is_control()).take(300).collect())
+}
+
+/// The two files of main storage, as [`Process::start`] and a move pass them.
+pub(super) fn files(storage: &storage_window::MainStorage) -> [BorrowedFd<'_>; 2] {
+    [storage.storage_fd(), storage.keys_fd()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workers_death_is_explained() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        std::fs::write(&log, "first\nthread 'x' panicked\n\n").unwrap();
+        let died = |raw| match obituary(&Ok(ExitStatus::from_raw(raw)), &log) {
+            Ended::Failed { reason } => reason,
+            other => panic!("{other:?}"),
+        };
+        assert!(died(9).contains("SIGKILL") && died(9).contains("it said: thread 'x' panicked"));
+        assert!(died(31).contains("SIGSYS"));
+        assert!(died(1 << 8).contains("status 1"));
+    }
+}

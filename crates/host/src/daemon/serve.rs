@@ -1,0 +1,175 @@
+//! One client's connection: a request, its answer, or the session it becomes.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use super::board::{CommandError, Run};
+use super::process::Process;
+use crate::control::{Lines, Reply, Request, send};
+use crate::link::Order;
+
+/// How long a client may take to send its request.
+const REQUEST: Duration = Duration::from_secs(10);
+/// How long a client may take to read an answer.
+const REPLY: Duration = Duration::from_secs(10);
+/// How long a session waits for the guest to serve commands.
+const READY: Duration = Duration::from_secs(120);
+/// How long `up` waits for every guest.
+const ALL_READY: Duration = Duration::from_secs(600);
+
+/// There are too many.
+pub(super) fn turn_away(client: &UnixStream) {
+    // Never waits: the accepting thread is the only one there is.
+    let _ = client.set_nonblocking(true);
+    let message = "the host has as many clients as it serves; try again later".to_owned();
+    let _ = send(&mut &*client, &Reply::Refused { message });
+}
+
+/// Reads the request and answers it.
+pub(super) fn serve(shared: &Arc<Shared>, client: UnixStream) {
+    let prepared = client
+        .set_nonblocking(false)
+        .and_then(|()| client.set_read_timeout(Some(REQUEST)))
+        .and_then(|()| client.set_write_timeout(Some(REPLY)));
+    if let Err(error) = prepared {
+        tracing::warn!(%error, "a client's connection cannot be used");
+        return;
+    }
+    let mut lines = Lines::new(&client);
+    let request = match lines.next::<Request>() {
+        Ok(None) => return,
+        Ok(Some(request)) if lines.into_rest().1.is_empty() => request,
+        Ok(Some(_)) => return refuse(&client, "a client sends one request and waits".to_owned()),
+        Err(error) => return refuse(&client, error.to_string()),
+    };
+    tracing::debug!(?request, "request");
+    let reply = match request {
+        Request::Exec { name, argv, env, cwd } => {
+            let order = Order::Exec { argv, env, cwd };
+            return hand_over(shared, &name, &order, client, true);
+        }
+        Request::Console { name } => {
+            return hand_over(shared, &name, &Order::Console, client, false);
+        }
+        Request::Down => return down(shared, client),
+        Request::Status => Ok(Reply::Status(shared.board().status())),
+        Request::Start { name } => shared.start(&name).map(|()| Reply::Done),
+        Request::Stop { name, now } => shared.stop_partition(&name, now).map(|()| Reply::Done),
+        Request::Restart { name, now } => shared.restart(&name, now).map(|()| Reply::Done),
+        Request::Move { name, to, dry_run } => {
+            // A client that does not listen does not hold up the move.
+            let mut heard = true;
+            let mut hear = |reply: &Reply| {
+                heard = heard && send(&mut &client, reply).is_ok();
+            };
+            shared.relocate(&name, to, dry_run, &mut hear).map(Reply::Move)
+        }
+        Request::WaitUp => wait_up(shared, &client),
+    };
+    match reply {
+        Ok(reply) => answer(&client, &reply),
+        Err(error) => refuse(&client, error.to_string()),
+    }
+}
+
+fn answer(client: &UnixStream, reply: &Reply) {
+    if let Err(error) = send(&mut &*client, reply) {
+        tracing::debug!(%error, "a client did not hear its answer");
+    }
+}
+
+fn refuse(client: &UnixStream, message: String) {
+    answer(client, &Reply::Refused { message });
+}
+
+/// Ends the host. The connection ends with the process, which is how the
+/// client knows that it has.
+fn down(shared: &Arc<Shared>, client: UnixStream) {
+    answer(&client, &Reply::Note { text: "every guest is asked to power off".to_owned() });
+    shared.end_all();
+    answer(&client, &Reply::Done);
+    shared.stop();
+    std::mem::forget(client);
+}
+
+/// Gives the client's connection to the partition's worker.
+fn hand_over(shared: &Shared, name: &str, order: &Order, client: UnixStream, ready: bool) {
+    let worker = if ready { ready_worker(shared, name, &client) } else { any_worker(shared, name) };
+    let result = worker.and_then(|process| {
+        let unreachable = |source| CommandError::Worker { name: process.name.clone(), source };
+        send(&mut &client, &Reply::Attached).map_err(unreachable)?;
+        process.give(order, &[client.as_fd()]).map_err(unreachable)
+    });
+    if let Err(error) = result {
+        refuse(&client, error.to_string());
+    }
+}
+
+fn any_worker(shared: &Shared, name: &str) -> Result<Arc<Process>, CommandError> {
+    shared.board().get(name)?.running()
+}
+
+/// The worker of a partition once its guest serves commands.
+fn ready_worker(
+    shared: &Shared,
+    name: &str,
+    client: &UnixStream,
+) -> Result<Arc<Process>, CommandError> {
+    let process = any_worker(shared, name)?;
+    if process.is_ready() {
+        return Ok(process);
+    }
+    let text = format!("the guest in \"{name}\" is still starting; waiting for it");
+    // Who does not listen now gets no session later.
+    let told: io::Result<()> = send(&mut &*client, &Reply::Note { text });
+    told.map_err(|source| CommandError::Worker { name: process.name.clone(), source })?;
+    let found = shared.wait_for(Instant::now() + READY, |board| match board.get(name) {
+        Err(error) => Some(Err(error)),
+        Ok(partition) => match partition.running() {
+            Err(error) => Some(Err(error)),
+            Ok(process) => process.is_ready().then_some(Ok(process)),
+        },
+    });
+    let name = process.name.clone();
+    found.unwrap_or(Err(CommandError::NotReady { name, seconds: READY.as_secs() }))
+}
+
+/// Waits until every partition that starts with the host is ready, and tells
+/// the client of each.
+fn wait_up(shared: &Shared, client: &UnixStream) -> Result<Reply, CommandError> {
+    let deadline = Instant::now() + ALL_READY;
+    let started = Instant::now();
+    let autostart = shared.config.file.partitions.iter().filter(|spec| spec.autostart);
+    let mut waiting: Vec<_> = autostart.map(|spec| spec.name.clone()).collect();
+    let mut failed = None;
+    while !waiting.is_empty() && failed.is_none() {
+        let settled = shared.wait_for(deadline, |board| {
+            waiting.iter().enumerate().find_map(|(index, name)| {
+                let partition = board.partitions.get(name)?;
+                match &partition.run {
+                    Run::Running(process) => process.is_ready().then_some((index, None)),
+                    Run::Failed => Some((index, Some(partition.running().err()?))),
+                    // Not started yet, or started and ended by itself.
+                    Run::Stopped if partition.reason.is_none() => None,
+                    Run::Stopped => Some((index, Some(partition.running().err()?))),
+                }
+            })
+        });
+        let Some((index, error)) = settled else {
+            let (name, seconds) = (waiting[0].clone(), ALL_READY.as_secs());
+            return Err(CommandError::NotReady { name, seconds });
+        };
+        let name = waiting.swap_remove(index);
+        failed = error;
+        if failed.is_none() {
+            let seconds = started.elapsed().as_secs_f64();
+            let text = format!("{name} is ready ({seconds:.1} s)");
+            let _ = send(&mut &*client, &Reply::Note { text });
+        }
+    }
+    failed.map_or(Ok(Reply::Done), Err)
+}

@@ -1,0 +1,315 @@
+//! The link between the host and one worker.
+//!
+//! A `SOCK_SEQPACKET` socket: each packet is one message in JSON, with the
+//! file descriptors that belong to it. The worker listens on it, so that a
+//! host started later can find the worker again; it serves one host at a time.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use main_storage::StorageRange;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a packet.
+const MAX_PACKET: usize = 96 << 10;
+/// File descriptors of a packet.
+const MAX_FDS: usize = 2;
+
+/// What a worker is told to be.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WorkerConfig {
+    pub(crate) name: String,
+    pub(crate) range: Place,
+    pub(crate) reach: u64,
+    pub(crate) vcpus: u8,
+    /// Host CPUs that vCPUs are pinned to.
+    pub(crate) pin: Option<Vec<usize>>,
+    /// Host CPUs that everything else of the worker runs on.
+    pub(crate) run_on: Vec<usize>,
+    pub(crate) kernel: std::path::PathBuf,
+    pub(crate) initrd: Option<std::path::PathBuf>,
+    pub(crate) command_line: String,
+    pub(crate) root: std::path::PathBuf,
+    pub(crate) data: Option<DataDisk>,
+}
+
+/// A data disk: a template and what the guest writes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DataDisk {
+    pub(crate) template: std::path::PathBuf,
+    pub(crate) overlay: std::path::PathBuf,
+}
+
+/// A range as it is sent; checked again by whoever receives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) origin: u64,
+    pub(crate) size: u64,
+}
+
+impl From<StorageRange> for Place {
+    fn from(range: StorageRange) -> Self {
+        Self { origin: range.origin(), size: range.size() }
+    }
+}
+
+impl TryFrom<Place> for StorageRange {
+    type Error = main_storage::RangeError;
+    fn try_from(place: Place) -> Result<Self, Self::Error> {
+        Self::new(place.origin, place.size)
+    }
+}
+
+/// What the host says to a worker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub(crate) enum Order {
+    /// Make the machine and start it. With the files of storage and keys.
+    Start(Box<WorkerConfig>),
+    /// Run a command. With the client's connection.
+    Exec { argv: Vec<String>, env: Vec<(String, String)>, cwd: String },
+    /// Attach to the console. With the client's connection.
+    Console,
+    /// Relocate. With the files of storage and keys.
+    Move { from: Place, origin: u64, wait_ms: u64 },
+    /// The resource manager's answer to [`Report::Question`].
+    Answer { refused: Option<RangeAnswer> },
+    /// Ask the guest to power off; make it after `wait_ms`.
+    PowerOff { wait_ms: u64 },
+}
+
+/// Why the resource manager refused.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RangeAnswer {
+    pub(crate) message: String,
+    pub(crate) in_the_way: Vec<String>,
+}
+
+/// What a worker says to the host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "snake_case")]
+pub(crate) enum Report {
+    /// The guest was entered.
+    Started,
+    /// The guest's agent serves commands.
+    Ready { uptime_ns: u64, kernel: String },
+    /// The guest's agent is gone.
+    NotReady,
+    /// A relocation asks the resource manager; `reserve` for the first time.
+    Question { origin: u64, reserve: bool },
+    /// How far the copy is, in bytes.
+    Copying { done: u64, total: u64 },
+    /// A relocation has ended.
+    Moved(MoveReport),
+    /// The machine has ended; the worker does so next.
+    Ended(Ended),
+}
+
+/// How a relocation ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub(crate) enum MoveReport {
+    Moved {
+        bytes: u64,
+        nanos: u64,
+        pause_us: u64,
+        not_cleared: Option<String>,
+    },
+    Stayed {
+        reason: String,
+        in_the_way: Vec<String>,
+        busy_devices: Vec<String>,
+        out_of_service: Vec<String>,
+    },
+    Lost {
+        reason: String,
+    },
+}
+
+/// How a machine ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "snake_case")]
+pub(crate) enum Ended {
+    PowerOff,
+    Reboot,
+    ShutDown,
+    Failed { reason: String },
+}
+
+/// One end of a link.
+#[derive(Debug)]
+pub(crate) struct Link(OwnedFd);
+
+fn address(path: &Path) -> io::Result<SocketAddrUnix> {
+    Ok(SocketAddrUnix::new(path)?)
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    let kind = SocketType::SEQPACKET;
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Listens at `path`, taking the place of what a dead worker left there.
+pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let socket = socket()?;
+    rustix::net::bind(&socket, &address(path)?)?;
+    rustix::net::listen(&socket, 4)?;
+    Ok(socket)
+}
+
+/// Waits for a host to connect.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<Link> {
+    loop {
+        match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
+            accepted => return Ok(Link(accepted?)),
+        }
+    }
+}
+
+impl Link {
+    /// Connects to the worker that listens at `path`.
+    pub(crate) fn connect(path: &Path) -> io::Result<Self> {
+        let socket = socket()?;
+        rustix::net::connect(&socket, &address(path)?)?;
+        Ok(Self(socket))
+    }
+
+    /// The process at the other end, as the kernel knows it.
+    pub(crate) fn peer_pid(&self) -> Option<i32> {
+        let peer = rustix::net::sockopt::socket_peercred(&self.0).ok()?;
+        Some(peer.pid.as_raw_nonzero().get())
+    }
+
+    /// Sends one message, unless that would mean waiting.
+    pub(crate) fn send_now<T: Serialize>(&self, message: &T) -> io::Result<()> {
+        self.send_with(message, &[], SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+    }
+
+    /// Sends one message.
+    pub(crate) fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.send_with(message, fds, SendFlags::NOSIGNAL)
+    }
+
+    fn send_with<T: Serialize>(
+        &self,
+        message: &T,
+        fds: &[BorrowedFd<'_>],
+        flags: SendFlags,
+    ) -> io::Result<()> {
+        let packet = serde_json::to_vec(message)?;
+        if packet.len() > MAX_PACKET || fds.len() > MAX_FDS {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"));
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        loop {
+            let parts = [IoSlice::new(&packet)];
+            match rustix::net::sendmsg(&self.0, &parts, &mut control, flags) {
+                Err(rustix::io::Errno::INTR) => {}
+                sent => return sent.map(|_| ()).map_err(Into::into),
+            }
+        }
+    }
+
+    /// Waits for the next message and its file descriptors; `None` when the
+    /// other end is gone.
+    pub(crate) fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        let mut packet = vec![0; MAX_PACKET];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            let mut parts = [IoSliceMut::new(&mut packet)];
+            match rustix::net::recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                received => break received?,
+            }
+        };
+        let fds = control.drain().flat_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => fds.collect::<Vec<_>>(),
+            _ => Vec::new(),
+        });
+        let fds: Vec<OwnedFd> = fds.collect();
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was cut off"));
+        }
+        Ok(Some((serde_json::from_slice(&packet[..received.bytes])?, fds)))
+    }
+
+    /// Ends the link for both sides, and whoever waits on it.
+    pub(crate) fn hang_up(&self) {
+        // It fails only if the other end is gone already.
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    fn pair() -> (Link, Link, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w.sock");
+        let listener = listen(&path).unwrap();
+        let host = Link::connect(&path).unwrap();
+        (host, accept(listener.as_fd()).unwrap(), dir)
+    }
+
+    #[test]
+    fn messages_and_their_files_arrive_together() {
+        let (host, worker, dir) = pair();
+        let file = std::fs::File::create(dir.path().join("f")).unwrap();
+        host.send(&Order::Console, &[file.as_fd()]).unwrap();
+        host.send(&Order::PowerOff { wait_ms: 1 }, &[]).unwrap();
+        let (order, fds) = worker.receive::<Order>().unwrap().unwrap();
+        assert!(matches!(order, Order::Console) && fds.len() == 1);
+        let (order, fds) = worker.receive::<Order>().unwrap().unwrap();
+        assert!(matches!(order, Order::PowerOff { wait_ms: 1 }) && fds.is_empty());
+        assert_eq!(host.peer_pid(), Some(std::process::id().cast_signed()));
+    }
+
+    #[test]
+    fn the_other_ends_death_is_the_end() {
+        let (host, worker, _dir) = pair();
+        drop(worker);
+        assert!(host.receive::<Report>().unwrap().is_none());
+        assert!(host.send(&Order::Console, &[]).is_err());
+    }
+
+    #[test]
+    fn a_message_too_long_is_refused_and_the_link_lives() {
+        let (host, worker, _dir) = pair();
+        let cwd = "x".repeat(MAX_PACKET);
+        assert!(host.send(&Order::Exec { argv: vec![], env: vec![], cwd }, &[]).is_err());
+        host.send(&Order::Console, &[]).unwrap();
+        assert!(worker.receive::<Order>().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_left_over_socket_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w.sock");
+        drop(listen(&path).unwrap());
+        let _listener = listen(&path).unwrap();
+        assert!(Link::connect(&path).is_ok());
+    }
+}

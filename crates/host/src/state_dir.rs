@@ -1,0 +1,234 @@
+//! The state directory: one host per directory.
+//!
+//! ```text
+//! lock                 locked by the host as long as it lives; its process id
+//! control.sock         clients (mode 0600)
+//! host.log             what a detached host says
+//! workers/NAME.sock    the worker of partition NAME
+//! workers/NAME.log     what that worker said last
+//! disks/NAME.overlay   what the guest wrote to its data disk
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use main_storage::PartitionName;
+use rustix::fs::FlockOperation;
+
+/// Bytes a socket's path can have: `sun_path` holds 108 with its final NUL
+/// (unix(7)).
+const SOCKET_PATH: usize = 107;
+
+/// Why a state directory cannot be used. The operator is to blame.
+#[derive(Debug, thiserror::Error)]
+pub enum StateDirError {
+    /// It cannot be made or written.
+    #[error("cannot use the state directory {path}: {source}; choose another with --state-dir")]
+    Unusable {
+        /// The directory or a file in it.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Sockets in it would have names that are too long.
+    #[error(
+        "the state directory {path} has too long a name for the sockets in it (more than \
+         {SOCKET_PATH} bytes); choose a shorter one with --state-dir"
+    )]
+    TooLong {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another host uses it.
+    #[error(
+        "a host (process {pid}) already runs on the state directory {path}; end it with \
+         `berth down`, or choose another directory with --state-dir"
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// That host's process id, as it wrote it.
+        pid: String,
+    },
+    /// There is neither XDG_STATE_HOME nor HOME.
+    #[error("there is no home directory; set BERTH_STATE_DIR or use --state-dir")]
+    NoHome,
+}
+
+/// A state directory. It need not exist yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateDir(PathBuf);
+
+/// Proof that this process is the directory's host; gives it up when dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl StateDir {
+    /// The directory `given`, or the user's own: `$XDG_STATE_HOME/berth`, else
+    /// `~/.local/state/berth`.
+    ///
+    /// # Errors
+    /// [`StateDirError::NoHome`] or [`StateDirError::Unusable`].
+    pub fn choose(given: Option<PathBuf>) -> Result<Self, StateDirError> {
+        let absolute = |name: &str| {
+            std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+        };
+        let path = match given {
+            Some(path) => path,
+            None => absolute("XDG_STATE_HOME")
+                .or_else(|| Some(absolute("HOME")?.join(".local/state")))
+                .ok_or(StateDirError::NoHome)?
+                .join("berth"),
+        };
+        let path = std::path::absolute(&path)
+            .map_err(|source| StateDirError::Unusable { path, source })?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The host's control socket.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.0.join("control.sock")
+    }
+
+    /// What a detached host says.
+    #[must_use]
+    pub fn host_log(&self) -> PathBuf {
+        self.0.join("host.log")
+    }
+
+    /// The socket of a partition's worker.
+    #[must_use]
+    pub fn worker_socket(&self, name: &PartitionName) -> PathBuf {
+        self.0.join("workers").join(format!("{name}.sock"))
+    }
+
+    /// What a partition's worker said last.
+    #[must_use]
+    pub fn worker_log(&self, name: &PartitionName) -> PathBuf {
+        self.0.join("workers").join(format!("{name}.log"))
+    }
+
+    /// What a guest wrote to its data disk.
+    #[must_use]
+    pub fn disk_overlay(&self, name: &PartitionName) -> PathBuf {
+        self.0.join("disks").join(format!("{name}.overlay"))
+    }
+
+    /// Partitions that have a worker's socket, alive or left over.
+    #[must_use]
+    pub fn worker_sockets(&self) -> Vec<PartitionName> {
+        let entries = fs::read_dir(self.0.join("workers")).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| {
+                let name = entry.file_name();
+                PartitionName::new(name.to_str()?.strip_suffix(".sock")?).ok()
+            })
+            .collect()
+    }
+
+    /// Checks that sockets in it can be named.
+    ///
+    /// # Errors
+    /// [`StateDirError::TooLong`].
+    pub fn check(&self) -> Result<(), StateDirError> {
+        // The longest name: a partition's has at most 31 bytes.
+        let longest = self.0.join("workers").join("x".repeat(31) + ".sock");
+        if longest.as_os_str().len() > SOCKET_PATH {
+            return Err(StateDirError::TooLong { path: self.0.clone() });
+        }
+        Ok(())
+    }
+
+    /// Makes the directory, for its owner only, and locks it.
+    ///
+    /// # Errors
+    /// [`StateDirError`].
+    pub fn lock(&self) -> Result<Lock, StateDirError> {
+        self.check()?;
+        let unusable = |path: &Path| {
+            let path = path.to_owned();
+            move |source| StateDirError::Unusable { path, source }
+        };
+        for path in [self.0.clone(), self.0.join("workers"), self.0.join("disks")] {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            made.map_err(unusable(&path))?;
+        }
+        let path = self.0.join("lock");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = options.open(&path).map_err(unusable(&path))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut pid = String::new();
+                // Only for the message: what cannot be read is left out of it.
+                let _ = (&mut file).take(20).read_to_string(&mut pid);
+                let pid = if pid.trim().is_empty() { "unknown".into() } else { pid.trim().into() };
+                return Err(StateDirError::InUse { path: self.0.clone(), pid });
+            }
+            Err(error) => return Err(unusable(&path)(error.into())),
+        }
+        let written = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        written.map_err(unusable(&path))?;
+        Ok(Lock { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_host_is_refused_and_told_who_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::choose(Some(dir.path().join("s"))).unwrap();
+        let first = state.lock().unwrap();
+        let error = state.lock().unwrap_err().to_string();
+        assert!(error.contains(&std::process::id().to_string()), "{error}");
+        drop(first);
+        assert!(state.lock().is_ok());
+    }
+
+    #[test]
+    fn a_name_too_long_for_sockets_is_refused_before_anything_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d".repeat(100));
+        let state = StateDir::choose(Some(path.clone())).unwrap();
+        assert!(matches!(state.lock(), Err(StateDirError::TooLong { .. })));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_its_owner_can_enter() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::choose(Some(dir.path().join("s"))).unwrap();
+        let _lock = state.lock().unwrap();
+        assert_eq!(fs::metadata(state.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn left_over_sockets_are_found_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::choose(Some(dir.path().to_owned())).unwrap();
+        let _lock = state.lock().unwrap();
+        for name in ["a.sock", "a.log", "NO.sock", "x"] {
+            fs::write(dir.path().join("workers").join(name), "").unwrap();
+        }
+        assert_eq!(state.worker_sockets(), ["a".parse().unwrap()]);
+    }
+}

@@ -1,0 +1,312 @@
+//! A worker: one partition's process.
+//!
+//! [`main`] is what the program does when the host runs it again for a
+//! partition. Standard input is the socket on which the worker listens for its
+//! host. It maps its range, makes the machine, locks itself down, enters the
+//! guest and carries out orders until the machine ends. If its host dies, it
+//! goes on and waits for another.
+
+mod agent;
+mod console;
+mod lockdown;
+mod relocate;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use agent_protocol::ExecRequest;
+use io_processors::{ClusterSize, DiskMode};
+use machine::{DiskConfig, Machine, MachineConfig, MachineEnd};
+use main_storage::StorageRange;
+use storage_window::StorageWindow;
+
+use crate::link::{self, DataDisk, Ended, Link, MoveReport, Order, Report, WorkerConfig};
+use agent::Agent;
+use relocate::{Answers, Files, in_full};
+
+/// How long an I/O processor may take to acknowledge its address limits.
+const ACKNOWLEDGE: Duration = Duration::from_secs(10);
+/// How long a guest that has ended may still be read by its clients.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Whoever is the worker's host now.
+struct ToHost(Mutex<Option<Arc<Link>>>);
+
+impl ToHost {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Link>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the host, if there is one.
+    fn say(&self, report: &Report) {
+        let link = self.lock().clone();
+        if let Some(Err(error)) = link.map(|link| link.send(report, &[])) {
+            tracing::warn!(%error, "the host cannot be told");
+        }
+    }
+
+    /// Tells the host unless it is slow to listen: the guest is stopped.
+    fn say_if_room(&self, report: &Report) {
+        let link = self.lock().clone();
+        // A report that does not fit is one the next will make up for.
+        let _ = link.map(|link| link.send_now(report));
+    }
+}
+
+struct Worker {
+    machine: Arc<Machine>,
+    window: Arc<StorageWindow>,
+    agent: Arc<Agent>,
+    host: Arc<ToHost>,
+    /// Of the relocation under way.
+    answers: Mutex<Option<Answers>>,
+}
+
+/// Runs a worker on the listening socket at standard input.
+#[must_use]
+pub fn main() -> ExitCode {
+    // A session of its own: what ends the host's terminal does not end guests.
+    if let Err(error) = rustix::process::setsid() {
+        tracing::warn!(%error, "no session of its own");
+    }
+    let listener = match std::io::stdin().as_fd().try_clone_to_owned() {
+        Ok(listener) => listener,
+        Err(error) => return failed(&format!("no socket at standard input: {error}")),
+    };
+    let link = match link::accept(listener.as_fd()) {
+        Ok(link) => Arc::new(link),
+        Err(error) => {
+            return failed(&format!("only the host starts workers; use `berth start`: {error}"));
+        }
+    };
+    let order = link.receive::<Order>();
+    let Ok(Some((Order::Start(config), fds))) = order else {
+        return failed("the host gave no order to start");
+    };
+    let host = Arc::new(ToHost(Mutex::new(Some(Arc::clone(&link)))));
+    match begin(&config, fds, &host) {
+        Ok(worker) => worker.serve(listener, link),
+        Err(reason) => {
+            host.say(&Report::Ended(Ended::Failed { reason }));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn failed(why: &str) -> ExitCode {
+    tracing::error!("{why}");
+    ExitCode::FAILURE
+}
+
+/// From the order to the guest's first instruction.
+fn begin(
+    config: &WorkerConfig,
+    fds: Vec<OwnedFd>,
+    host: &Arc<ToHost>,
+) -> Result<Arc<Worker>, String> {
+    run_on(&config.run_on)?;
+    let window = map(config, fds)?;
+    let machine = Machine::new(&machine_config(config), &window).map_err(|e| in_full(&e))?;
+    let machine = Arc::new(machine);
+    lockdown::lock_down().map_err(|error| error.to_string())?;
+    let to_host = Arc::clone(host);
+    let on_ready = move |ready: Option<agent_protocol::Ready>| {
+        to_host.say(&match ready {
+            Some(ready) => Report::Ready { uptime_ns: ready.uptime_ns, kernel: ready.kernel },
+            None => Report::NotReady,
+        });
+    };
+    let agent = Agent::new(machine.agent().clone(), Box::new(on_ready));
+    let host = Arc::clone(host);
+    let answers = Mutex::default();
+    let worker = Arc::new(Worker { machine, window, agent, host, answers });
+    let agent = Arc::clone(&worker.agent);
+    spawn("agent", move || agent.run())?;
+    let ending = Arc::clone(&worker);
+    spawn("end", move || ending.end_with_machine())?;
+    worker.host.say(&Report::Started);
+    worker.machine.start();
+    Ok(worker)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread
+        .map(|_| ())
+        .map_err(|error| format!("no thread to be had: {error}; raise the limit of processes"))
+}
+
+/// Everything but pinned vCPUs keeps off host CPUs that are somebody else's.
+fn run_on(cpus: &[usize]) -> Result<(), String> {
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    let mut set = rustix::thread::CpuSet::new();
+    cpus.iter().filter(|cpu| **cpu < 1024).for_each(|cpu| set.set(*cpu));
+    rustix::thread::sched_setaffinity(None, &set)
+        .map_err(|error| format!("the host CPUs {cpus:?} cannot be used: {error}"))
+}
+
+fn map(config: &WorkerConfig, fds: Vec<OwnedFd>) -> Result<Arc<StorageWindow>, String> {
+    let [storage, keys] =
+        <[OwnedFd; 2]>::try_from(fds).map_err(|_| "the host passed no main storage".to_owned())?;
+    let range = StorageRange::try_from(config.range).map_err(|error| error.to_string())?;
+    let base = machine::memory_map::STORAGE_BASE;
+    // Both files are closed on return: only the mapping of its own range stays.
+    StorageWindow::map(storage.as_fd(), keys.as_fd(), range, base, config.reach)
+        .map_err(|error| in_full(&error))
+}
+
+fn machine_config(config: &WorkerConfig) -> MachineConfig {
+    let root = DiskConfig { path: config.root.clone(), mode: DiskMode::ReadOnly };
+    let data = config.data.clone().map(|DataDisk { template, overlay }| DiskConfig {
+        path: template,
+        mode: DiskMode::Overlay { overlay, cluster: ClusterSize::default() },
+    });
+    MachineConfig {
+        name: config.name.clone(),
+        vcpus: config.vcpus,
+        host_cpus: config.pin.clone(),
+        kernel: config.kernel.clone(),
+        initrd: config.initrd.clone(),
+        command_line: config.command_line.clone(),
+        disks: std::iter::once(root).chain(data).collect(),
+    }
+}
+
+impl Worker {
+    /// Carries out the orders of one host after another. The process ends with
+    /// the machine.
+    fn serve(self: &Arc<Self>, listener: OwnedFd, first: Arc<Link>) -> ExitCode {
+        let mut link = first;
+        loop {
+            while let Ok(Some((order, fds))) = link.receive::<Order>() {
+                self.carry_out(order, fds);
+            }
+            *self.host.lock() = None;
+            // Whoever waits for an answer of that host gets none.
+            *self.answers.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            link = match link::accept(listener.as_fd()) {
+                Ok(link) => Arc::new(link),
+                Err(error) => return failed(&format!("cannot wait for a host: {error}")),
+            };
+            *self.host.lock() = Some(Arc::clone(&link));
+        }
+    }
+
+    fn carry_out(self: &Arc<Self>, order: Order, fds: Vec<OwnedFd>) {
+        match order {
+            Order::Start(_) => tracing::warn!("the guest was started already"),
+            Order::Exec { argv, env, cwd } => {
+                let Some(client) = client(fds) else { return };
+                let bytes = String::into_bytes;
+                let env = env.into_iter().map(|(name, value)| (bytes(name), bytes(value)));
+                self.agent.exec(
+                    ExecRequest {
+                        argv: argv.into_iter().map(bytes).collect(),
+                        env: env.collect(),
+                        cwd: bytes(cwd),
+                    },
+                    client,
+                );
+            }
+            Order::Console => {
+                if let Some(client) = client(fds) {
+                    console::attach(self.machine.console(), client);
+                }
+            }
+            Order::Move { from, origin, wait_ms } => {
+                let limits = relocation::Limits {
+                    quiesce: Duration::from_millis(wait_ms),
+                    acknowledge: ACKNOWLEDGE,
+                };
+                if let Err(reason) = self.relocate(from.try_into().ok(), origin, limits, fds) {
+                    self.host.say(&Report::Moved(MoveReport::Stayed {
+                        reason,
+                        in_the_way: vec![],
+                        busy_devices: vec![],
+                        out_of_service: vec![],
+                    }));
+                }
+            }
+            Order::Answer { refused } => {
+                let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+                // An answer that nobody waits for any more.
+                let _ = answers.as_ref().map(|answers| answers.send(refused));
+            }
+            Order::PowerOff { wait_ms } => {
+                let worker = Arc::clone(self);
+                let stop = move || {
+                    if wait_ms > 0 && worker.agent.shut_down() {
+                        std::thread::sleep(Duration::from_millis(wait_ms));
+                    }
+                    worker.machine.shut_down();
+                };
+                if spawn("power-off", stop).is_err() {
+                    self.machine.shut_down();
+                }
+            }
+        }
+    }
+
+    fn relocate(
+        self: &Arc<Self>,
+        from: Option<StorageRange>,
+        origin: u64,
+        limits: relocation::Limits,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), String> {
+        let from = from.ok_or("the host named no range")?;
+        let [storage, keys] =
+            <[OwnedFd; 2]>::try_from(fds).map_err(|_| "the host passed no main storage")?;
+        let files = Files { storage, keys };
+        let (answers, answered) = channel();
+        *self.answers.lock().unwrap_or_else(PoisonError::into_inner) = Some(answers);
+        let (machine, window) = (Arc::clone(&self.machine), Arc::clone(&self.window));
+        let host = Arc::clone(&self.host);
+        let driver = relocate::Worker::new(machine, window, files, host, from, answered);
+        let worker = Arc::clone(self);
+        spawn("move", move || {
+            let report = driver.run(origin, limits);
+            if let MoveReport::Lost { .. } = report {
+                // The storage is gone: nothing may enter the guest again.
+                worker.host.say(&Report::Moved(report));
+                worker.machine.shut_down();
+            } else {
+                worker.host.say(&Report::Moved(report));
+            }
+        })
+    }
+
+    /// Waits for the machine's end, tells the host and ends the process.
+    fn end_with_machine(&self) {
+        let end = match self.machine.wait() {
+            MachineEnd::PowerOff => Ended::PowerOff,
+            MachineEnd::Reboot => Ended::Reboot,
+            MachineEnd::ShutDown => Ended::ShutDown,
+            MachineEnd::Failed { reason } => Ended::Failed { reason },
+        };
+        // A panic reaches us as the reset that the kernel asks for after it.
+        let end = match (console::panic_text(&self.machine.console().tail()), end) {
+            (Some(reason), Ended::PowerOff | Ended::Reboot) => Ended::Failed { reason },
+            (_, end) => end,
+        };
+        self.host.say(&Report::Ended(end));
+        self.agent.hang_up();
+        std::thread::sleep(LAST_WORDS);
+        std::process::exit(0);
+    }
+}
+
+/// The client's connection that came with an order.
+fn client(fds: Vec<OwnedFd>) -> Option<UnixStream> {
+    let client = fds.into_iter().next().map(UnixStream::from);
+    if client.is_none() {
+        tracing::warn!("an order for a client came without the client's connection");
+    }
+    client
+}
