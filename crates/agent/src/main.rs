@@ -1,2 +1,71 @@
-//! agent.
-fn main() {}
+//! The guest agent: first process of a Berth guest.
+//!
+//! [`boot`] turns a kernel that has just unpacked its initramfs into a system
+//! with a root, in this same process. [`server::Server`] then runs everything
+//! in one loop over `poll`, without threads: the [`link::Link`] to the host
+//! with its messages, each [`command::Command`] with its three pipes, ended
+//! children, and the shell on the console. [`power`] ends the guest. The only
+//! module that calls the kernel without std between is [`sys`].
+//!
+//! Started as any other process than number 1 it brings up nothing and serves
+//! commands on its standard input, a socket: so it is tested without a guest.
+
+#![cfg_attr(not(test), no_main)]
+
+mod boot;
+mod command;
+mod command_line;
+mod link;
+mod log;
+mod port;
+mod power;
+mod server;
+mod shell;
+#[expect(unsafe_code, reason = "the system calls that std does not offer are foreign functions")]
+mod sys;
+
+use server::{End, Server};
+
+/// Entry from the C start-up code. std's own entry is left out: it insists on
+/// a `/dev/null`, which an initramfs does not have yet.
+#[cfg(not(test))]
+#[expect(unsafe_code, reason = "the C start-up code calls this name and there is no other of it")]
+#[unsafe(no_mangle)]
+extern "C" fn main() -> i32 {
+    start()
+}
+
+#[cfg(test)]
+fn main() {
+    start();
+}
+
+fn start() -> i32 {
+    if std::process::id() != 1 {
+        return serve_standard_input();
+    }
+    if let Err(error) = boot::bring_up() {
+        log::error(&format!("the guest cannot start: {error}"));
+        power::off();
+    }
+    match Server::for_guest() {
+        Ok(mut server) => match server.run() {
+            End::Restart => power::shut_down(power::restart),
+            End::PowerOff | End::HostGone => power::shut_down(power::off),
+        },
+        Err(error) => {
+            log::error(&format!("the guest cannot serve commands: {error}"));
+            power::off();
+        }
+    }
+}
+
+fn serve_standard_input() -> i32 {
+    match Server::for_standard_input() {
+        Ok(mut server) => {
+            server.run();
+            0
+        }
+        Err(_) => 1,
+    }
+}
