@@ -39,6 +39,15 @@ pub(crate) enum Keep<'a> {
     Except(&'a [&'a str]),
 }
 
+/// What one installation would take.
+pub(crate) struct Plan {
+    architecture: String,
+    /// What is wanted of it.
+    pub(crate) packages: Vec<Package>,
+    /// The rest.
+    left_out: Vec<Package>,
+}
+
 /// Private apt directories for one suite of one mirror.
 pub(crate) struct Apt {
     suite: String,
@@ -195,7 +204,7 @@ impl Apt {
         architecture: &str,
         ask: &[&str],
         keep: &Keep<'_>,
-    ) -> Result<Vec<Package>, BuildError> {
+    ) -> Result<Plan, BuildError> {
         let mut apt = self.apt_get(architecture);
         let outcome = run_lines(apt.args(["install", "-y", "--print-uris"]).args(ask), |_| {})?;
         if !outcome.success {
@@ -211,10 +220,10 @@ impl Apt {
         };
         // apt leaves out what lies in its archives directory; that one is
         // always empty, since downloads go elsewhere.
-        let mut packages: Vec<_> =
-            outcome.stdout.lines().filter_map(plan_line).filter(wanted).collect();
-        packages.sort_by(|a, b| a.file.cmp(&b.file));
-        Ok(packages)
+        let mut all: Vec<_> = outcome.stdout.lines().filter_map(plan_line).collect();
+        all.sort_by(|a, b| a.file.cmp(&b.file));
+        let (packages, left_out) = all.into_iter().partition(wanted);
+        Ok(Plan { architecture: architecture.to_owned(), packages, left_out })
     }
 
     /// Where a package's file lies once it is downloaded.
@@ -226,33 +235,33 @@ impl Apt {
         file_digest(&self.deb(package)).is_ok_and(|digest| digest == package.sha256)
     }
 
-    /// Downloads what is not yet there; what is there is checked again.
-    pub(crate) fn download(
-        &self,
-        architecture: &str,
-        packages: &[Package],
-        progress: &dyn Progress,
-    ) -> Result<(), BuildError> {
-        let missing: Vec<_> = packages.iter().filter(|package| !self.is_intact(package)).collect();
+    /// Downloads what is not yet there; what is there is checked again. A
+    /// file that broke off is taken up where it ended.
+    pub(crate) fn download(&self, plan: &Plan, progress: &dyn Progress) -> Result<(), BuildError> {
+        let missing: Vec<_> =
+            plan.packages.iter().filter(|package| !self.is_intact(package)).collect();
         if missing.is_empty() {
             return Ok(());
         }
         progress.phase(Phase::Download);
         let total: u64 = missing.iter().map(|package| package.size).sum();
-        let mut apt = self.apt_get(architecture);
-        apt.current_dir(&self.debs).args(["download", "-o", "APT::Status-Fd=1"]);
         for package in &missing {
-            // Debris of another version or a damaged file would be kept.
+            // A damaged file would be kept for the sake of its size.
             let _ = fs::remove_file(self.deb(package));
-            apt.arg(format!("{}={}", package.name, package.version));
         }
+        let status = self.status_with(plan)?;
+        let mut apt = self.apt_get(&plan.architecture);
+        apt.args(["install", "-y", "--download-only", "-o", "APT::Status-Fd=1", "-o"]);
+        apt.arg(format!("Dir::State::status={}", status.display()));
+        apt.arg("-o").arg(format!("Dir::Cache::archives={}", self.debs.display()));
+        apt.args(plan.packages.iter().map(|p| format!("{}={}", p.name, p.version)));
         let outcome = run_lines(&mut apt, |line| {
             if let Some(done) = status_line(line) {
                 progress.advance(total * done / 1000, total);
             }
         })?;
         if !outcome.success {
-            return Err(match complaint("apt-get download", &outcome.stderr, &self.debs) {
+            return Err(match complaint("apt-get install", &outcome.stderr, &self.debs) {
                 BuildError::Tool { output, .. } => BuildError::Download(output),
                 other => other,
             });
@@ -264,6 +273,27 @@ impl Apt {
                 package.file
             ))),
         }
+    }
+
+    /// Writes a package state in which all that `plan` leaves out counts as
+    /// installed, so that apt asks for the rest only.
+    fn status_with(&self, plan: &Plan) -> Result<PathBuf, BuildError> {
+        let file = self.dir.join("status.download");
+        let mut text = String::new();
+        if !plan.left_out.is_empty() {
+            let mut show = command("apt-cache");
+            show.env("APT_CONFIG", self.settings_file(&plan.architecture)).arg("show");
+            show.args(plan.left_out.iter().map(|p| format!("{}={}", p.name, p.version)));
+            for line in run(&mut show, &self.dir)?.lines() {
+                text.push_str(line);
+                text.push('\n');
+                if line.starts_with("Package: ") {
+                    text.push_str("Status: install ok installed\n");
+                }
+            }
+        }
+        fs::write(&file, text).at(&file)?;
+        Ok(file)
     }
 }
 

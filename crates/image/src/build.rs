@@ -135,8 +135,9 @@ impl ImageStore {
             progress.notice(&format!("using suite {} instead", apt.suite()));
         }
         let tools = Tools::obtain(self.cache(), &apt, &architecture, progress)?;
-        let kernel_packages = kernel::plan(&apt)?;
-        let kernel = Kernel::obtain(self.cache(), &apt, &kernel_packages, &tools, progress)?;
+        let plan = kernel::plan(&apt)?;
+        let kernel = Kernel::obtain(self.cache(), &apt, &plan, &tools, progress)?;
+        let kernel_packages = plan.packages;
         Ok(Sources { apt, tools, kernel_packages, kernel })
     }
 
@@ -149,8 +150,9 @@ impl ImageStore {
         let sources = self.sources(&recipe.suites, progress)?;
         let ask: Vec<&str> = recipe.packages.iter().map(String::as_str).collect();
         let without: Vec<&str> = recipe.without.iter().map(String::as_str).collect();
-        let packages = sources.apt.plan("riscv64", &ask, &Keep::Except(&without))?;
-        sources.apt.download("riscv64", &packages, progress)?;
+        let plan = sources.apt.plan("riscv64", &ask, &Keep::Except(&without))?;
+        sources.apt.download(&plan, progress)?;
+        let packages = plan.packages;
         progress.phase(Phase::Agent);
         let agent = compile(GuestProgram::Agent, &sources.tools, self.cache())?;
         fs::copy(sources.kernel.image(), into.join("kernel")).at(into)?;

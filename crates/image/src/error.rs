@@ -105,12 +105,19 @@ pub enum BuildError {
 }
 
 impl BuildError {
+    /// A full disk, named by a directory that outlives the clean-up.
+    pub(crate) fn disk_full(path: &Path) -> Self {
+        let staging = |part: &Path| {
+            part.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".building-"))
+        };
+        let kept = path.ancestors().find(|part| staging(part)).and_then(Path::parent);
+        Self::DiskFull(kept.unwrap_or(path).to_path_buf())
+    }
+
     /// The error of a file operation, telling a full disk from the rest.
     pub(crate) fn io(path: &Path, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::DiskFull(path.to_path_buf())
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::disk_full(path),
             _ => Self::Io { path: path.to_path_buf(), source },
         }
     }

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use crate::apt::{Apt, Keep, Package};
+use crate::apt::{Apt, Keep, Package, Plan};
 use crate::cpio::Archive;
 use crate::digest::parts_digest;
 use crate::error::{At, BuildError};
@@ -26,12 +26,11 @@ pub(crate) struct Kernel {
 }
 
 /// The kernel packages of the suite.
-pub(crate) fn plan(apt: &Apt) -> Result<Vec<Package>, BuildError> {
+pub(crate) fn plan(apt: &Apt) -> Result<Plan, BuildError> {
     apt.plan(
         "riscv64",
         &["linux-image-riscv64"],
         &Keep::Only(&[
-            "linux-image-[0-9]*",
             "linux-image-*-riscv64",
             "linux-binary-*-riscv64",
             "linux-modules-*-riscv64",
@@ -51,24 +50,24 @@ impl Kernel {
         dir.is_dir().then_some(Self { dir })
     }
 
-    /// Takes the kernel out of `packages`, which are downloaded if needed.
+    /// Takes the kernel out of the packages of `plan`, which are downloaded if needed.
     pub(crate) fn obtain(
         cache: &Path,
         apt: &Apt,
-        packages: &[Package],
+        plan: &Plan,
         tools: &Tools,
         progress: &dyn Progress,
     ) -> Result<Self, BuildError> {
-        if let Some(kernel) = Self::cached(cache, packages) {
+        if let Some(kernel) = Self::cached(cache, &plan.packages) {
             return Ok(kernel);
         }
-        apt.download("riscv64", packages, progress)?;
+        apt.download(plan, progress)?;
         progress.phase(Phase::Kernel);
         let kernels = cache.join("kernels");
         fs::create_dir_all(&kernels).at(&kernels)?;
         let unpacked =
             tempfile::Builder::new().prefix(".building-").tempdir_in(&kernels).at(&kernels)?;
-        for package in packages {
+        for package in &plan.packages {
             unpack(&apt.deb(package), unpacked.path(), &["*/vmlinu*", "*.ko*"])?;
         }
         let staging =
@@ -76,7 +75,7 @@ impl Kernel {
         take_image(unpacked.path(), staging.path())?;
         fs::write(staging.path().join("release"), release(unpacked.path())?).at(staging.path())?;
         take_modules(unpacked.path(), staging.path(), tools)?;
-        let dir = Self::directory(cache, packages);
+        let dir = Self::directory(cache, &plan.packages);
         fs::rename(staging.keep(), &dir).at(&dir)?;
         Ok(Self { dir })
     }

@@ -62,7 +62,7 @@ fn tail(text: &str) -> String {
 pub(crate) fn complaint(program: &str, output: &str, dir: &Path) -> BuildError {
     let full = ["No space left on device", "Disk quota exceeded", "not have enough free space"];
     if full.iter().any(|words| output.contains(words)) {
-        return BuildError::DiskFull(dir.to_path_buf());
+        return BuildError::disk_full(dir);
     }
     BuildError::Tool { program: program.to_owned(), output: tail(output) }
 }

@@ -147,7 +147,8 @@ impl Tools {
     ) -> Result<Self, BuildError> {
         let host = apt.plan(architecture, &HOST, &Keep::Except(&HOST_WITHOUT))?;
         let guest = apt.plan("riscv64", &GUEST, &Keep::Only(&GUEST))?;
-        let files = host.iter().chain(&guest).map(|package| package.sha256.as_str());
+        let files =
+            host.packages.iter().chain(&guest.packages).map(|package| package.sha256.as_str());
         let name = format!("{}-{}", apt.suite(), parts_digest([VERSION].into_iter().chain(files)));
         let dir = cache.join("tools");
         let root = dir.join(&name);
@@ -156,13 +157,13 @@ impl Tools {
             fs::write(&stamp, &name).at(&stamp)?;
             return Self::at(root, apt.suite(), architecture);
         }
-        apt.download(architecture, &host, progress)?;
-        apt.download("riscv64", &guest, progress)?;
+        apt.download(&host, progress)?;
+        apt.download(&guest, progress)?;
         progress.phase(Phase::Tools);
         fs::create_dir_all(&dir).at(&dir)?;
         let staging = tempfile::Builder::new().prefix(".building-").tempdir_in(&dir).at(&dir)?;
-        unpack_all(apt, &host, staging.path(), progress)?;
-        unpack_all(apt, &guest, staging.path(), progress)?;
+        unpack_all(apt, &host.packages, staging.path(), progress)?;
+        unpack_all(apt, &guest.packages, staging.path(), progress)?;
         remove_surplus(staging.path());
         let tools = Self::at(staging.path().to_path_buf(), apt.suite(), architecture)?;
         tools.check()?;
@@ -171,7 +172,7 @@ impl Tools {
         fs::write(&stamp, &name).at(&stamp)?;
         Self::remove_older(&dir, apt.suite(), &name)?;
         // The compiler's packages are the bulk of the cache and done with.
-        for package in host.iter().chain(&guest) {
+        for package in host.packages.iter().chain(&guest.packages) {
             let _ = fs::remove_file(apt.deb(package));
         }
         Self::at(root, apt.suite(), architecture)
