@@ -290,6 +290,3 @@ fn lookup_index(cpu: &Cpu, pc: u64) -> usize {
     let index = cpu.fetch_set() * LOOKUPS + (pc / PAGE_SIZE) as usize % LOOKUPS;
     index & (LOOKUPS * SETS - 1)
 }
-
-#[cfg(test)]
-mod tests;

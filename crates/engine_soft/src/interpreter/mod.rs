@@ -527,7 +527,11 @@ pub(crate) fn run(
                                 continue 'page;
                             }
                             Ok(Next::Jump) => continue 'page,
-                            Ok(Next::Leave(stop)) => break 'page stop,
+                            Ok(Next::Leave(stop)) => {
+                                // A call retires no more than a trap does.
+                                left += u64::from(stop == Stop::Firmware);
+                                break 'page stop;
+                            }
                             Err(_) => trap!(),
                         }
                     }
