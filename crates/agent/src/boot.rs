@@ -65,6 +65,9 @@ fn tell(doing: &str, result: io::Result<()>) {
     }
 }
 
+/// Name under which the agent's program checks the guest instead.
+pub(crate) const SELF_CHECK: &str = "self-check";
+
 fn mount_new(source: &str, target: &str, kind: &str, flags: u64, data: &str) -> io::Result<()> {
     fs::create_dir_all(target)?;
     mount_at(source, target, kind, flags, data)
@@ -163,6 +166,12 @@ fn run_time_file_systems() {
         let target = format!("/proc/self/{target}");
         let _ = std::os::unix::fs::symlink(target, format!("/dev/{name}"));
     }
+    // The agent's own file is in the initramfs, out of everybody's sight by
+    // now; this way leads to it all the same.
+    let linked = fs::create_dir_all("/run/berth").and_then(|()| {
+        std::os::unix::fs::symlink("/proc/1/exe", format!("/run/berth/{SELF_CHECK}"))
+    });
+    tell("making the self-check known", linked);
 }
 
 fn mount_data(disk: &str) -> Step {

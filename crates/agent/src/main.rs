@@ -4,7 +4,8 @@
 //! with a root, in this same process. [`server::Server`] then runs everything
 //! in one loop over `poll`, without threads: the [`link::Link`] to the host
 //! with its messages, each [`command::Command`] with its three pipes, ended
-//! children, and the shell on the console. [`power`] ends the guest. The only
+//! children, and the shell on the console. [`power`] ends the guest.
+//! [`self_check`] is another program in the same file, known by its name. The only
 //! module that calls the kernel without std between is [`sys`].
 //!
 //! Started as any other process than number 1 it brings up nothing and serves
@@ -19,6 +20,7 @@ mod link;
 mod log;
 mod port;
 mod power;
+mod self_check;
 mod server;
 mod shell;
 #[expect(unsafe_code, reason = "the system calls that std does not offer are foreign functions")]
@@ -41,6 +43,10 @@ fn main() {
 }
 
 fn start() -> i32 {
+    let mut arguments = std::env::args();
+    if arguments.next().is_some_and(|name| name.ends_with(boot::SELF_CHECK)) {
+        return check_self(arguments);
+    }
     if std::process::id() != 1 {
         return serve_standard_input();
     }
@@ -56,6 +62,16 @@ fn start() -> i32 {
         Err(error) => {
             log::error(&format!("the guest cannot serve commands: {error}"));
             power::off();
+        }
+    }
+}
+
+fn check_self(arguments: std::env::Args) -> i32 {
+    match self_check::run(arguments) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("self-check: {error}");
+            1
         }
     }
 }

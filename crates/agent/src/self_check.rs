@@ -1,7 +1,8 @@
 //! A guest that watches itself: proves from inside that it never stopped and
 //! that nothing of its memory, its disk or its clock was lost.
 //!
-//! `berth-self-check [MEBIBYTES [FILE]]` runs until its standard input ends.
+//! The agent's program under another name, `/run/berth/self-check [MEBIBYTES
+//! [FILE]]`; runs until its standard input ends.
 //! It keeps rewriting and checking a stretch of memory and a file, and wakes
 //! every millisecond to look for gaps in time. Once a second, and at its end,
 //! it prints one line of JSON; the exit status is 1 if anything was wrong.
@@ -184,8 +185,8 @@ fn watch(memory: &mut Memory, tally: &Tally, stop: &AtomicBool) {
     report(tally, longest, recent, clock_drift(started));
 }
 
-fn main() -> io::Result<()> {
-    let mut arguments = std::env::args().skip(1);
+/// Runs with the arguments after the program's name.
+pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> io::Result<()> {
     let mebibytes = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(16usize);
     let file = arguments.next().map(|path| open(&path)).transpose()?;
     let tally = Arc::new(Tally::default());
