@@ -1,0 +1,56 @@
+//! The programs that a CPU is measured with, as first process of a guest.
+//!
+//! Says `BERTH-INIT` as its very first act, so that whoever watches the
+//! console can take the time of the boot; then runs [`programs::ALL`] one
+//! after the other and says for each `BENCH name nanoseconds checksum`; then
+//! `BENCH-END`, and powers off. Times are the guest's (`CLOCK_MONOTONIC`);
+//! equal checksums on two machines mean that both computed the same.
+//!
+//! Everything goes to `/dev/kmsg`, which reaches the console whatever driver
+//! the console has: boot with `earlycon=sbi keep_bootcon`. As any other
+//! process than number 1 it writes to standard output and returns.
+
+#![cfg_attr(not(test), no_main)]
+
+mod integer;
+mod machine;
+mod memory;
+mod numeric;
+mod programs;
+mod strings;
+#[expect(unsafe_code, reason = "the system calls that std does not offer are foreign functions")]
+mod sys;
+
+use std::hint::black_box;
+use std::time::Instant;
+
+/// Entry from the C start-up code. std's own entry is left out: it insists on
+/// a `/dev/null`, which an initramfs need not have.
+#[cfg(not(test))]
+#[expect(unsafe_code, reason = "the C start-up code calls this name and there is no other of it")]
+#[unsafe(no_mangle)]
+extern "C" fn main() -> i32 {
+    run()
+}
+
+#[cfg(test)]
+fn main() {
+    run();
+}
+
+fn run() -> i32 {
+    let first = std::process::id() == 1;
+    let mut console = sys::Console::open(first);
+    console.say("BERTH-INIT");
+    for (name, program) in programs::ALL {
+        let start = Instant::now();
+        let checksum = program(black_box(programs::FULL));
+        let nanoseconds = start.elapsed().as_nanos();
+        console.say(&format!("BENCH {name} {nanoseconds} {checksum:016x}"));
+    }
+    console.say("BENCH-END");
+    if first {
+        sys::power_off();
+    }
+    0
+}
