@@ -1,2 +1,132 @@
-//! berth.
-fn main() {}
+//! The `berth` program: the command line of the host, and the host itself.
+//!
+//! `args` is what clap reads; every other module is a command or a few, each
+//! an ordinary client of the host ([`host::client`]), but for `up`, which is
+//! the host, and `worker`, which the host starts.
+
+mod args;
+mod commands;
+mod console;
+mod exec;
+mod images;
+mod table;
+mod up;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use serde::Serialize;
+
+use args::{Cli, Command, Global};
+
+/// Why a command did not do what it should; exit status 1.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    StateDir(#[from] host::StateDirError),
+    #[error(transparent)]
+    Client(#[from] host::client::ClientError),
+    #[error(transparent)]
+    Host(#[from] host::HostError),
+    #[error("{path}: {source}")]
+    HostFile { path: String, source: host::host_file::HostFileError },
+    #[error(transparent)]
+    Image(#[from] image::BuildError),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Other(String),
+    /// Said already, in the shape the command promises.
+    #[error("refused")]
+    Said,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let json = cli.global.json;
+    let result = run(cli);
+    match result {
+        Ok(status) => status,
+        Err(Failure::Said) => ExitCode::FAILURE,
+        Err(failure) => {
+            let reason = in_full(&failure);
+            eprintln!("berth: {reason}");
+            if json {
+                print_json(&serde_json::json!({ "result": "failed", "reason": reason }));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Worker => {
+            say_what_happens(false);
+            return Ok(host::worker::main());
+        }
+        Command::Up(args) => up::up(global, &args)?,
+        Command::Down => up::down(global)?,
+        Command::Status => commands::status(global)?,
+        Command::Start(args) => commands::start(global, &args)?,
+        Command::Stop(args) => commands::stop(global, &args)?,
+        Command::Restart(args) => commands::restart(global, &args)?,
+        Command::Move(args) => commands::relocate(global, &args)?,
+        Command::Exec(args) => return exec::exec(global, args),
+        Command::Console(args) => console::console(global, &args)?,
+        Command::Image(command) => images::images(global, &command)?,
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "berth", &mut script);
+            std::io::stdout().write_all(&script)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The state directory that the command line or the environment names.
+fn state_dir(global: &Global) -> Result<host::StateDir, Failure> {
+    Ok(host::StateDir::choose(global.state_dir.clone())?)
+}
+
+/// Shows events on standard error; `RUST_LOG` chooses which.
+fn say_what_happens(json: bool) {
+    use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    let events = tracing_subscriber::fmt()
+        .with_env_filter(filter.from_env_lossy())
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false);
+    // Only the first call of a process counts, and there is one.
+    let _ = if json { events.json().try_init() } else { events.try_init() };
+}
+
+/// Prints one line of JSON. A reader that has gone away is no failure of ours.
+fn print_json(value: &impl Serialize) {
+    if let Ok(text) = serde_json::to_string(value) {
+        let _ = writeln!(std::io::stdout(), "{text}");
+    }
+}
+
+/// Prints for people.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// An error with its causes.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // Many messages name their cause already.
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}

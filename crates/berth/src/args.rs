@@ -1,0 +1,239 @@
+//! The command line as clap reads it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use main_storage::Size;
+
+const ABOUT: &str = "\
+Virtual machines that live in one main storage and move while they run.
+
+A first session:
+
+  berth up -f examples/worked-example/berth.toml --detach
+  berth status
+  berth exec lpar2 -- uname -a
+  berth move lpar2 --to 192M
+  berth down
+
+Sizes are written 128M, 1G, or in bytes. Every command has --json for programs.
+Exit status: 0 done, 1 refused or failed, 2 wrong usage.";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "berth", version, about = "Virtual machines that move while they run", long_about = ABOUT)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Print JSON on standard output, for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Where the host keeps its state [default: $XDG_STATE_HOME/berth, else ~/.local/state/berth]
+    #[arg(long, global = true, value_name = "DIR", env = "BERTH_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the host with its partitions
+    ///
+    /// Reads the host file, builds the guest images that are missing, makes
+    /// main storage and starts every partition that has not `autostart =
+    /// false`. Needs no root. In the foreground it shows what happens until
+    /// Ctrl-C; with --detach it returns once every one of these guests serves
+    /// commands.
+    #[command(after_help = UP_EXAMPLES)]
+    Up(UpArgs),
+    /// End the host and all its guests
+    ///
+    /// Every guest is asked to power off and made to after 10 seconds. Also
+    /// ends guests whose host was killed.
+    #[command(after_help = "Example:\n  berth down")]
+    Down,
+    /// Show main storage and who is in it
+    #[command(after_help = "Examples:\n  berth status\n  berth status --json")]
+    Status,
+    /// Start a partition
+    #[command(after_help = "Example:\n  berth start lpar1")]
+    Start(NameArg),
+    /// Stop a partition; its range stays reserved for it
+    #[command(after_help = "Examples:\n  berth stop lpar1\n  berth stop lpar1 --now")]
+    Stop(StopArgs),
+    /// Stop a partition and start it anew
+    #[command(after_help = "Example:\n  berth restart lpar1")]
+    Restart(StopArgs),
+    /// Move a partition to another origin in main storage
+    ///
+    /// The guest is stopped, its storage copied page by page with its storage
+    /// keys, its devices told their new range, and the guest goes on where it
+    /// was. It is not restarted. The new range may overlap the old one, but no
+    /// other partition. A refusal changes nothing. A partition that does not
+    /// run moves on the map alone.
+    #[command(
+        after_help = "Examples:\n  berth move lpar2 --to 192M\n  berth move lpar2 --to 192M --dry-run"
+    )]
+    Move(MoveArgs),
+    /// Run a command in a guest
+    ///
+    /// Standard input, output and error are the command's; its exit status is
+    /// this program's (128 + n if signal n ended it). Waits for a guest that is
+    /// still starting.
+    #[command(after_help = EXEC_EXAMPLES)]
+    Exec(ExecArgs),
+    /// Attach to a guest's console; Ctrl-] detaches
+    ///
+    /// Shows the last 64 KiB first. The guest goes on when you detach.
+    #[command(after_help = "Example:\n  berth console lpar1")]
+    Console(NameArg),
+    /// Build, list and remove guest images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  berth completion bash > ~/.local/share/bash-completion/completions/berth"
+    )]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// A partition's worker; started by the host
+    #[command(hide = true)]
+    Worker,
+}
+
+const UP_EXAMPLES: &str = "\
+Examples:
+  berth up
+  berth up -f examples/worked-example/berth.toml --detach
+  berth --state-dir /tmp/b up -f berth.toml --detach --no-wait";
+
+const EXEC_EXAMPLES: &str = "\
+Examples:
+  berth exec lpar2 -- uname -a
+  berth exec lpar2 --env LANG=C --cwd /tmp -- sh -c 'ls -l; pwd'
+  echo 'print(6*7)' | berth exec lpar2 -- python3 -";
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// The host file
+    #[arg(short, long, value_name = "FILE", default_value = "berth.toml")]
+    pub(crate) file: PathBuf,
+    /// Go on in the background; return once every guest serves commands
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// With --detach: return as soon as the host answers
+    #[arg(long, requires = "detach")]
+    pub(crate) no_wait: bool,
+    /// The background half of --detach
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    pub(crate) background: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NameArg {
+    /// The partition
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// The partition
+    pub(crate) name: String,
+    /// Do not ask the guest: pull its plug
+    #[arg(long)]
+    pub(crate) now: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MoveArgs {
+    /// The partition
+    pub(crate) name: String,
+    /// Its new origin
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) to: Size,
+    /// Only say what would happen, and who is in the way
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// The partition
+    pub(crate) name: String,
+    /// Set a variable for the command; can be repeated
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Directory to start in [default: the home directory]
+    #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
+    pub(crate) cwd: String,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Build an image from a recipe
+    ///
+    /// Takes the packages from the mirrors that this host's apt uses, verifies
+    /// them as apt does, and needs no root. A broken download resumes.
+    #[command(
+        after_help = "Examples:\n  berth image build minimal\n  berth image build ./my-recipe.toml"
+    )]
+    Build {
+        /// A recipe's name (minimal, python) or the path of a recipe file
+        recipe: String,
+    },
+    /// List the images there are
+    #[command(after_help = "Example:\n  berth image list")]
+    List,
+    /// Remove an image; guests that use it go on
+    #[command(after_help = "Example:\n  berth image rm minimal")]
+    Rm {
+        /// The image
+        name: String,
+    },
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write it as NAME=VALUE, e.g. LANG=C".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_teaches() {
+        for command in Cli::command().get_subcommands().filter(|c| !c.is_hide_set()) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} says nothing of itself");
+            let leaves = command.get_subcommands().count();
+            assert!(leaves > 0 || command.get_after_help().is_some(), "{name} shows no example");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_dashes_is_the_command() {
+        let cli = Cli::try_parse_from(["berth", "exec", "p", "-e", "A=b=c", "--", "ls", "--json"]);
+        let Command::Exec(args) = cli.unwrap().command else { panic!() };
+        assert_eq!(args.command, ["ls", "--json"]);
+        assert_eq!(args.env, [("A".to_owned(), "b=c".to_owned())]);
+    }
+}

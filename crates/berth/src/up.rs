@@ -1,0 +1,249 @@
+//! `berth up` and `berth down`: the host's life.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use host::client::{Client, ClientError};
+use host::control::{Reply, Request};
+use host::host_file::{HostFileError, PartitionSpec};
+use host::{GuestImage, Host, HostConfig, HostFile, StateDir};
+use image::{Dirs, Image, ImageStore, Recipe};
+use main_storage::Size;
+
+use crate::args::{Global, UpArgs};
+use crate::commands::{note, status_json};
+use crate::images::Terminal;
+use crate::{Failure, print_json, say_what_happens, state_dir};
+
+const HOW_TO_WRITE_ONE: &str = r#"
+A host file says how large main storage is and which partitions live in it:
+
+    [main_storage]
+    size = "512M"
+
+    [[partition]]
+    name = "first"
+    size = "128M"
+    image = "minimal"        # or "python"; built at the first `berth up`
+
+Write that to berth.toml and type `berth up` again. Also possible for a
+partition: origin = "128M", vcpus = 2, disk = "64M" (at /data), autostart =
+false, host_cpus = [0, 1] with cpu_sharing = "exclusive" or "time-shared"."#;
+
+/// How long the background half may take until it answers.
+const ANSWERS: Duration = Duration::from_secs(60);
+/// How long guests without a host may take to power off.
+const POWER_OFF: Duration = Duration::from_secs(10);
+
+pub(crate) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
+    let file = read(&args.file)?;
+    let dir = state_dir(global)?;
+    check(&args.file, &file)?;
+    // Before anything is built or started: is there a host already?
+    let lock = dir.lock()?;
+    let running = host::leftovers(&dir, &lock);
+    if !running.is_empty() {
+        return Err(host::HostError::Leftovers(running).into());
+    }
+    let images = images(&args.file, &file)?;
+    drop(lock);
+    if args.detach {
+        return detach(global, args, &dir);
+    }
+    if args.background {
+        // What ends the terminal that started us does not end us.
+        let _ = rustix::process::setsid();
+    }
+    say_what_happens(global.json);
+    let disks = disks(&args.file, &file, &images)?;
+    let images = images.into_iter().map(|(name, image)| {
+        let Image { kernel, initrd, root, command_line, .. } = image;
+        (name, GuestImage { kernel, initrd, root, command_line })
+    });
+    let config = HostConfig { images: images.collect(), disks, file };
+    let size = Size(config.file.main_storage);
+    let host = Host::open(config, dir.clone())?;
+    tracing::info!(main_storage = %size, state_dir = %dir.path().display(), "up; Ctrl-C ends it");
+    host.run()?;
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<HostFile, Failure> {
+    HostFile::read(path).map_err(|source| match &source {
+        HostFileError::Read { source: cause, .. }
+            if cause.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Failure::Other(format!("there is no host file {}\n{HOW_TO_WRITE_ONE}", path.display()))
+        }
+        _ => about(path, source),
+    })
+}
+
+fn about(path: &Path, source: HostFileError) -> Failure {
+    Failure::HostFile { path: path.display().to_string(), source }
+}
+
+fn check(path: &Path, file: &HostFile) -> Result<(), Failure> {
+    file.check_host(&host::online_cpus()?).map_err(|source| about(path, source))
+}
+
+/// Every image the file names, built where missing or out of date.
+fn images(path: &Path, file: &HostFile) -> Result<BTreeMap<String, Image>, Failure> {
+    let store = store()?;
+    let mut images = BTreeMap::new();
+    for partition in &file.partitions {
+        let name = &partition.image;
+        if images.contains_key(name) {
+            continue;
+        }
+        let image = if Recipe::built_in().any(|known| known == name) {
+            store.ensure(&Recipe::find(name)?, &Terminal::new(name))?
+        } else {
+            store.get(name).map_err(|error| about(path, unknown_image(partition, &error)))?
+        };
+        images.insert(name.clone(), image);
+    }
+    Ok(images)
+}
+
+fn unknown_image(partition: &PartitionSpec, error: &image::BuildError) -> HostFileError {
+    let known: Vec<_> = Recipe::built_in().collect();
+    partition.wrong(format!("{error}; or use one that is built on demand: {}", known.join(", ")))
+}
+
+/// The user's images.
+pub(crate) fn store() -> Result<ImageStore, Failure> {
+    let dirs = Dirs::from_env().ok_or_else(|| {
+        Failure::Other(
+            "there is no home directory; set XDG_DATA_HOME and XDG_CACHE_HOME".to_owned(),
+        )
+    })?;
+    Ok(ImageStore::open(dirs))
+}
+
+/// The empty file systems that data disks begin as.
+fn disks(
+    path: &Path,
+    file: &HostFile,
+    images: &BTreeMap<String, Image>,
+) -> Result<BTreeMap<main_storage::PartitionName, std::path::PathBuf>, Failure> {
+    let mut disks = BTreeMap::new();
+    for partition in &file.partitions {
+        let (Some(size), Some(image)) = (partition.disk, images.get(&partition.image)) else {
+            continue;
+        };
+        let most = std::fs::metadata(&image.scratch)?.len();
+        if size > most {
+            let what = format!("a disk of {} is too large; at most {}", Size(size), Size(most));
+            return Err(about(path, partition.wrong(what)));
+        }
+        disks.insert(partition.name.clone(), image.scratch.clone());
+    }
+    Ok(disks)
+}
+
+/// Starts the background half and waits until its guests serve commands.
+fn detach(global: &Global, args: &UpArgs, dir: &StateDir) -> Result<(), Failure> {
+    let path = dir.host_log();
+    let mut options = OpenOptions::new();
+    let mut log = options.create(true).append(true).read(true).mode(0o600).open(&path)?;
+    let before = log.seek(SeekFrom::End(0))?;
+    let mut child = Command::new("/proc/self/exe")
+        .arg("--state-dir")
+        .arg(dir.path())
+        .args(["up", "--background", "-f"])
+        .arg(&args.file)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log.try_clone()?)
+        .spawn()?;
+    let failed = |what: &str, mut log: File| {
+        let mut said = String::new();
+        let _ = log
+            .seek(SeekFrom::Start(before))
+            .and_then(|_| log.take(4096).read_to_string(&mut said));
+        Failure::Other(format!("{what}; {} says:\n{}", path.display(), said.trim_end()))
+    };
+    let request = if args.no_wait { Request::Status } else { Request::WaitUp };
+    let Some(mut client) = connect(dir, &request, &mut child)? else {
+        return Err(failed("the host did not start", log));
+    };
+    let reply = client.answer(note);
+    if let Err(ClientError::HostEnded | ClientError::Answer(_)) = reply {
+        return Err(failed("the host ended while it started its guests", log));
+    }
+    reply?;
+    if global.json {
+        let mut client = Client::request(dir, &Request::Status)?;
+        if let Reply::Status(status) = client.answer(note)? {
+            print_json(&status_json(&status));
+        }
+    } else {
+        println!(
+            "the host is up (process {}, log {}); `berth status` shows it, `berth down` ends it",
+            child.id(),
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// A connection to the host that `child` becomes; `None` if it ended first.
+fn connect(
+    dir: &StateDir,
+    request: &Request,
+    child: &mut Child,
+) -> Result<Option<Client>, Failure> {
+    let deadline = Instant::now() + ANSWERS;
+    loop {
+        match Client::request(dir, request) {
+            Err(ClientError::NoHost { .. }) if Instant::now() < deadline => {}
+            result => return Ok(Some(result?)),
+        }
+        if child.try_wait()?.is_some() {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub(crate) fn down(global: &Global) -> Result<(), Failure> {
+    let dir = state_dir(global)?;
+    match Client::request(&dir, &Request::Down) {
+        Ok(mut client) => {
+            client.answer(note)?;
+            client.wait_for_end();
+        }
+        Err(error @ ClientError::NoHost { .. }) => {
+            if !end_leftovers(&dir)? {
+                return Err(error.into());
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if global.json {
+        print_json(&serde_json::json!({ "result": "down" }));
+    } else {
+        println!("the host is down");
+    }
+    Ok(())
+}
+
+/// Ends guests whose host died; whether there were any.
+fn end_leftovers(dir: &StateDir) -> Result<bool, Failure> {
+    if !dir.path().exists() {
+        return Ok(false);
+    }
+    let lock = dir.lock()?;
+    let found = host::leftovers(dir, &lock);
+    for leftover in &found {
+        eprintln!("{} runs without a host (process {}); ending it", leftover.name, leftover.pid);
+        leftover.end(dir, POWER_OFF)?;
+    }
+    Ok(!found.is_empty())
+}
