@@ -18,6 +18,7 @@ use riscv::trap::Trap;
 use riscv::{Inst, Op};
 
 use crate::cpu::{Cpu, StaleLookups};
+use crate::tlb::Superpages;
 
 const PARCELS: usize = PAGE_SIZE as usize / 2;
 
@@ -89,9 +90,6 @@ impl CodePage {
     /// Takes the bytes as they are now and forgets what was decoded from
     /// bytes that changed.
     fn update(&mut self, now: &[u8; PAGE_SIZE as usize]) {
-        if *now == self.bytes {
-            return;
-        }
         for (index, new) in now.chunks_exact(8).enumerate() {
             let range = index * 8..index * 8 + 8;
             if self.bytes[range.clone()] != *new {
@@ -121,6 +119,7 @@ pub(crate) struct CodeCache {
     hand: usize,
     epoch: u64,
     lookups: Box<[Lookup; LOOKUPS * SETS]>,
+    superpages: Superpages,
 }
 
 impl CodeCache {
@@ -131,6 +130,7 @@ impl CodeCache {
             hand: 0,
             epoch: 1,
             lookups: Box::new([NO_LOOKUP; LOOKUPS * SETS]),
+            superpages: Superpages::NONE,
         }
     }
 
@@ -140,12 +140,25 @@ impl CodeCache {
     }
 
     /// Forgets all translations.
-    pub(crate) fn clear_lookups(&mut self) {
+    fn clear_lookups(&mut self) {
         self.lookups.fill(NO_LOOKUP);
+        self.superpages = Superpages::NONE;
+    }
+
+    /// Forgets the translations of the page around `address`.
+    fn clear_page_lookups(&mut self, address: u64) {
+        if self.superpages.may_hold(address) {
+            self.clear_lookups();
+            return;
+        }
+        let index = (address / PAGE_SIZE) as usize % LOOKUPS;
+        for set in 0..SETS {
+            self.lookups[set * LOOKUPS + index] = NO_LOOKUP;
+        }
     }
 
     /// Forgets translations that are not from global mappings.
-    pub(crate) fn clear_local_lookups(&mut self) {
+    fn clear_local_lookups(&mut self) {
         for lookup in self.lookups.iter_mut() {
             if !lookup.global {
                 *lookup = NO_LOOKUP;
@@ -158,6 +171,7 @@ impl CodeCache {
     pub(crate) fn forget_stale(&mut self, cpu: &mut Cpu) {
         match std::mem::replace(&mut cpu.stale, StaleLookups::None) {
             StaleLookups::None => {}
+            StaleLookups::Page(address) => self.clear_page_lookups(address),
             StaleLookups::Local => self.clear_local_lookups(),
             StaleLookups::All => self.clear_lookups(),
         }
@@ -175,6 +189,10 @@ impl CodeCache {
                     return Ok(lookup.slot);
                 }
             }
+            if let Some(slot) = self.page(cpu, lookup.physical) {
+                self.lookups[lookup_index(cpu, pc)].slot = slot;
+                return Ok(slot);
+            }
         }
         self.enter_slowly(cpu, pc)
     }
@@ -191,12 +209,15 @@ impl CodeCache {
     }
 
     /// The page at `physical`, as storage is now if the epoch is new.
+    #[cold]
+    #[inline(never)]
     fn page(&mut self, cpu: &Cpu, physical: u64) -> Option<u32> {
         let known = self.by_physical.get(&physical).copied();
         if let Some(slot) = known {
             let page = &mut self.pages[slot as usize];
             page.referenced = true;
-            if page.epoch == self.epoch {
+            if page.epoch == self.epoch || cpu.ram.page_equals(physical, &page.bytes) {
+                page.epoch = self.epoch;
                 return Some(slot);
             }
         }

@@ -54,6 +54,9 @@ pub(crate) struct Cpu {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StaleLookups {
     None,
+    /// Of the page around this address.
+    Page(u64),
+    /// All that are not from global mappings.
     Local,
     All,
 }
@@ -142,10 +145,18 @@ impl Cpu {
     /// Forgets translations: all, or of the page around an address.
     pub(crate) fn forget_translations(&mut self, page: Option<u64>) {
         match page {
-            None => self.tlb.clear(),
-            Some(address) => self.tlb.clear_page(address),
+            None => {
+                self.tlb.clear();
+                self.stale = StaleLookups::All;
+            }
+            Some(address) => {
+                self.tlb.clear_page(address);
+                self.stale = match self.stale {
+                    StaleLookups::None => StaleLookups::Page(address),
+                    _ => StaleLookups::All,
+                };
+            }
         }
-        self.stale = StaleLookups::All;
     }
 
     /// After a write of `satp`: other address spaces' translations are
@@ -156,9 +167,10 @@ impl Cpu {
             self.forget_translations(None);
         } else if old != new {
             self.tlb.clear_local();
-            if self.stale == StaleLookups::None {
-                self.stale = StaleLookups::Local;
-            }
+            self.stale = match self.stale {
+                StaleLookups::None | StaleLookups::Local => StaleLookups::Local,
+                _ => StaleLookups::All,
+            };
         }
     }
 

@@ -50,19 +50,21 @@ enum Regime {
 struct SetFacts {
     /// Which entries (of both tables) are from global mappings only.
     local: [u64; ENTRIES / 64],
-    /// Virtual addresses `a` with `a & mask == base` may be from superpages;
-    /// none if `mask` is all ones.
-    superpage_base: u64,
-    superpage_mask: u64,
+    superpages: Superpages,
     used: bool,
 }
 
-const NO_FACTS: SetFacts = SetFacts {
-    local: [0; ENTRIES / 64],
-    superpage_base: NO_TAG,
-    superpage_mask: u64::MAX,
-    used: false,
-};
+/// A region of virtual addresses that holds all superpages seen: those `a`
+/// with `a & mask == base`. A fence of any page in a superpage has to forget
+/// all of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Superpages {
+    base: u64,
+    mask: u64,
+}
+
+const NO_FACTS: SetFacts =
+    SetFacts { local: [0; ENTRIES / 64], superpages: Superpages::NONE, used: false };
 
 /// See the module.
 #[derive(Debug)]
@@ -148,9 +150,7 @@ impl Tlb {
             let index = slot % ENTRIES;
             facts.local[index / 64] |= 1 << (index % 64);
         }
-        if fill.leaf_size > PAGE_SIZE && fill.leaf_size != u64::MAX {
-            facts.add_superpage(fill.virtual_address, fill.leaf_size);
-        }
+        facts.superpages.add(fill.virtual_address, fill.leaf_size);
         slot
     }
 
@@ -191,7 +191,7 @@ impl Tlb {
         let page = address & PAGE_MASK;
         let index = (address / PAGE_SIZE) as usize % ENTRIES;
         for set in 0..SETS {
-            if self.facts[set].may_be_superpage(address) {
+            if self.facts[set].superpages.may_hold(address) {
                 self.clear_set(set);
                 continue;
             }
@@ -210,24 +210,32 @@ fn entry(fill: Fill) -> Entry {
     Entry { tag: page, addend: (fill.host as u64).wrapping_sub(fill.virtual_address) }
 }
 
-impl SetFacts {
-    /// Widens the region of superpages so that it holds one more.
-    fn add_superpage(&mut self, address: u64, size: u64) {
+impl Superpages {
+    pub(crate) const NONE: Self = Self { base: NO_TAG, mask: u64::MAX };
+
+    /// Widens the region so that it holds the leaf of `size` bytes around
+    /// `address`, if that is a superpage. (Untranslated addresses, whose leaf
+    /// is everything, are never fenced one by one.)
+    pub(crate) fn add(&mut self, address: u64, size: u64) {
+        if size <= PAGE_SIZE || size == u64::MAX {
+            return;
+        }
         let mut mask = !(size - 1);
-        if self.superpage_mask == u64::MAX {
-            self.superpage_base = address & mask;
+        if self.mask == u64::MAX {
+            self.base = address & mask;
         } else {
-            mask &= self.superpage_mask;
-            while (self.superpage_base ^ address) & mask != 0 {
+            mask &= self.mask;
+            while (self.base ^ address) & mask != 0 {
                 mask <<= 1;
             }
-            self.superpage_base &= mask;
+            self.base &= mask;
         }
-        self.superpage_mask = mask;
+        self.mask = mask;
     }
 
-    fn may_be_superpage(&self, address: u64) -> bool {
-        address & self.superpage_mask == self.superpage_base
+    /// Whether `address` may be in a superpage.
+    pub(crate) fn may_hold(self, address: u64) -> bool {
+        address & self.mask == self.base
     }
 }
 

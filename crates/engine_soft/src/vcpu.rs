@@ -69,7 +69,7 @@ impl SoftVcpu {
             cpu.csrs = Csrs::for_supervisor(hart_id);
             cpu.go((Privilege::Supervisor, 0));
         } else {
-            cpu.go((Privilege::Machine, config.reset_vector));
+            cpu.go((Privilege::Machine, config.reset_vector & !1));
         }
         Self {
             cpu,
@@ -215,7 +215,7 @@ impl RiscvVcpu for SoftVcpu {
         self.cpu.csrs = Csrs::for_supervisor(self.hart_id);
         self.cpu.reservation = None;
         self.trapped_in_handler = None;
-        self.cpu.go((Privilege::Supervisor, entry));
+        self.cpu.go((Privilege::Supervisor, entry & !1));
         self.set_x(10, self.hart_id);
         self.set_x(11, opaque);
         self.cpu.forget_translations(None);

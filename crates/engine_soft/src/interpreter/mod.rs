@@ -63,7 +63,7 @@ pub(crate) fn run(
             }
         };
         let page = pc & !(PAGE_SIZE - 1);
-        let mut off = pc & (PAGE_SIZE - 1);
+        let mut off = pc & (PAGE_SIZE - 2);
         let mut insts: *const Inst = code.at(slot).insts().as_ptr();
 
         'inst: loop {
@@ -73,11 +73,12 @@ pub(crate) fn run(
             }
             left -= 1;
             // SAFETY: `off` is even and at most a page plus 2: it starts
-            // inside the page, jumps are checked to stay inside, and at or
-            // past the page's end there are only markers, which leave. So the
-            // entry is one of `CodePage::insts`. The page is boxed and only
-            // `decode` below changes it, after which `insts` is made anew.
-            let mut inst = unsafe { *insts.add((off / 2) as usize) };
+            // inside the page, jumps are made even and checked to stay inside,
+            // and at or past the page's end there are only markers, which
+            // leave. So the entry, 8 bytes for each 2 of code, is one of
+            // `CodePage::insts`. The page is boxed and only `decode` below
+            // changes it, after which `insts` is made anew.
+            let mut inst = unsafe { *insts.byte_add((off * 4) as usize) };
 
             'again: loop {
                 // The instruction traps.
@@ -137,7 +138,7 @@ pub(crate) fn run(
                 }
                 macro_rules! jump {
                     ($offset:expr) => {{
-                        off = $offset;
+                        off = $offset & !1;
                         if off < PAGE_SIZE {
                             continue 'inst;
                         }
