@@ -20,7 +20,7 @@ fn collect(dir: &Path, into: &mut Vec<PathBuf>) -> io::Result<()> {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let crates = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..");
     let mut out = String::from("&[\n");
-    for name in ["agent", "agent_protocol"] {
+    for name in ["agent", "agent_protocol", "guest_bench"] {
         let dir = crates.join(name).join("src");
         println!("cargo:rerun-if-changed={}", dir.display());
         let mut files = Vec::new();

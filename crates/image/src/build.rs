@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::apt::{Apt, Keep, Package};
 use crate::error::{At, BuildError};
-use crate::guest_programs::{GuestProgram, compile, sources_digest};
+use crate::guest_programs::{GuestProgram, compile};
 use crate::kernel::{self, Kernel};
 use crate::lock::Lock;
 use crate::mirror;
@@ -13,7 +13,9 @@ use crate::process::check_host;
 use crate::progress::{Phase, Progress};
 use crate::recipe::Recipe;
 use crate::root::{write_root, write_scratch};
-use crate::store::{BenchBoot, FILES, Image, ImageStore, Manifest, command_line, recipe_digest};
+use crate::store::{
+    BenchBoot, FILES, Image, ImageStore, Manifest, bench_command_line, command_line, recipe_digest,
+};
 use crate::tools::{Tools, host_architecture};
 
 /// An index that is verified, with the packages a build takes from it.
@@ -93,7 +95,7 @@ impl ImageStore {
         let staging = self.cache().join(".building-bench.initrd");
         kernel.write_initrd(&program, &staging)?;
         fs::rename(&staging, &initrd).at(&initrd)?;
-        Ok(BenchBoot { kernel: kernel.image(), initrd, command_line: command_line() })
+        Ok(BenchBoot { kernel: kernel.image(), initrd, command_line: bench_command_line() })
     }
 
     fn lock(&self, images: &Path, progress: &dyn Progress) -> Result<Lock, BuildError> {
@@ -166,7 +168,7 @@ impl ImageStore {
             kernel: sources.kernel.release()?,
             command_line: command_line(),
             recipe_digest: recipe_digest(recipe)?,
-            agent_digest: sources_digest(),
+            agent_digest: GuestProgram::Agent.digest(),
             packages,
             kernel_packages: sources.kernel_packages,
         })
@@ -181,7 +183,8 @@ impl ImageStore {
         progress: &dyn Progress,
     ) -> Result<Option<Manifest>, BuildError> {
         let Ok(old) = self.get(&recipe.name) else { return Ok(None) };
-        let manifest = Manifest { agent_digest: sources_digest(), ..old.manifest.clone() };
+        let manifest =
+            Manifest { agent_digest: GuestProgram::Agent.digest(), ..old.manifest.clone() };
         let same_root = manifest.recipe_digest == recipe_digest(recipe)?;
         if !same_root || manifest == old.manifest {
             return Ok(None);

@@ -13,7 +13,7 @@ use crate::tools::Tools;
 const SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/guest_sources.rs"));
 
 /// Raised when the way of compiling changes.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// A program of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,16 +28,37 @@ impl GuestProgram {
     fn source(self) -> &'static str {
         match self {
             Self::Agent => "agent/main.rs",
-            Self::Bench => "agent/bin/guest_bench.rs",
+            Self::Bench => "guest_bench/main.rs",
         }
     }
-}
 
-/// Digest of all guest sources.
-pub(crate) fn sources_digest() -> String {
-    parts_digest(
-        [VERSION].into_iter().chain(SOURCES.iter().flat_map(|(path, text)| [*path, *text])),
-    )
+    /// The directories its sources lie in.
+    fn crates(self) -> &'static [&'static str] {
+        match self {
+            Self::Agent => &["agent/", "agent_protocol/"],
+            Self::Bench => &["guest_bench/"],
+        }
+    }
+
+    /// The agent is read at every boot, the benchmark measured.
+    fn optimisation(self) -> &'static str {
+        match self {
+            Self::Agent => "opt-level=s",
+            Self::Bench => "opt-level=3",
+        }
+    }
+
+    fn sources(self) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+        SOURCES
+            .iter()
+            .filter(move |(path, _)| self.crates().iter().any(|dir| path.starts_with(dir)))
+    }
+
+    /// Digest of the program's sources and of how they are compiled.
+    pub(crate) fn digest(self) -> String {
+        let sources = self.sources().flat_map(|(path, text)| [*path, *text]);
+        parts_digest([VERSION].into_iter().chain(sources))
+    }
 }
 
 /// Compiles `program` and gives the cached binary's path.
@@ -52,13 +73,13 @@ pub(crate) fn compile(
     }
     let programs = cache.join("programs");
     fs::create_dir_all(&programs).at(&programs)?;
-    let name = parts_digest([source, tools.suite(), &sources_digest()]);
+    let name = parts_digest([source, tools.suite(), &program.digest()]);
     let finished = programs.join(&name);
     if finished.is_file() {
         return Ok(finished);
     }
     let work = tempfile::Builder::new().prefix(".building-").tempdir_in(&programs).at(&programs)?;
-    for (path, text) in SOURCES {
+    for (path, text) in program.sources() {
         let file = work.path().join(path);
         if let Some(dir) = file.parent() {
             fs::create_dir_all(dir).at(dir)?;
@@ -77,31 +98,28 @@ pub(crate) fn compile(
             "--cap-lints",
             "allow",
         ]);
-        rustc.args(["-C", "opt-level=2", "-C", "panic=abort", "-C", "codegen-units=1"]);
+        rustc.args(["-C", program.optimisation(), "-C", "panic=abort", "-C", "codegen-units=1"]);
         rustc.args(["-C", "target-feature=+crt-static", "-C", "relocation-model=static"]);
         rustc.env_remove("RUSTFLAGS").env("TMPDIR", work.path());
         Ok(rustc)
     };
-    run(
-        rustc()?.args([
-            "--crate-type",
-            "rlib",
-            "--crate-name",
-            "agent_protocol",
-            "agent_protocol/lib.rs",
-        ]),
-        work.path(),
-    )?;
+    if program == GuestProgram::Agent {
+        run(
+            rustc()?
+                .args(["--crate-type", "rlib", "--crate-name", "agent_protocol"])
+                .arg("agent_protocol/lib.rs"),
+            work.path(),
+        )?;
+    }
     let binary = work.path().join("program");
-    run(
-        rustc()?
-            .args(["--crate-name", "program", "--extern", "agent_protocol=libagent_protocol.rlib"])
-            .args(["-C", "linker-flavor=ld", "-C", "strip=symbols", "-o"])
-            .arg(&binary)
-            .arg(format!("-Clinker={}", linker.display()))
-            .arg(source),
-        work.path(),
-    )?;
+    let mut link = rustc()?;
+    if program == GuestProgram::Agent {
+        link.args(["--extern", "agent_protocol=libagent_protocol.rlib"]);
+    }
+    link.args(["--crate-name", "program", "-C", "linker-flavor=ld", "-C", "strip=symbols"]);
+    link.args(["-C", "lto=fat", "-o"]).arg(&binary);
+    link.arg(format!("-Clinker={}", linker.display())).arg(source);
+    run(&mut link, work.path())?;
     fs::rename(&binary, &finished).at(&finished)?;
     Ok(finished)
 }

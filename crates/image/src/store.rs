@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::apt::Package;
 use crate::digest::parts_digest;
 use crate::error::{At, BuildError};
-use crate::guest_programs::sources_digest;
+use crate::guest_programs::GuestProgram;
 use crate::recipe::{Recipe, is_image_name};
 
 /// Raised when the layout or content of images changes.
@@ -115,6 +115,11 @@ pub(crate) fn command_line() -> String {
     COMMAND_LINE.to_owned()
 }
 
+/// That of the benchmark, which speaks before there is a virtio console.
+pub(crate) fn bench_command_line() -> String {
+    format!("{COMMAND_LINE} earlycon=sbi keep_bootcon")
+}
+
 /// Digest of all that a root file system and its manifest depend on.
 pub(crate) fn recipe_digest(recipe: &Recipe) -> Result<String, BuildError> {
     let text = serde_json::to_string(recipe).map_err(|error| BuildError::Recipe {
@@ -217,7 +222,7 @@ impl ImageStore {
         let digest = recipe_digest(recipe)?;
         Ok(self.get(&recipe.name).ok().filter(|image| {
             image.manifest.recipe_digest == digest
-                && image.manifest.agent_digest == sources_digest()
+                && image.manifest.agent_digest == GuestProgram::Agent.digest()
         }))
     }
 }
