@@ -30,6 +30,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_mremap,
     libc::SYS_mprotect,
     libc::SYS_madvise,
+    libc::SYS_mincore,
     libc::SYS_brk,
     libc::SYS_fallocate,
     libc::SYS_lseek,
@@ -96,9 +97,9 @@ const ALLOWED: &[i64] = &[
 
 /// Locks down every thread of this process, for good.
 pub(super) fn lock_down() -> Result<(), LockdownError> {
-    // Two filters; of their verdicts the stricter counts.
+    // Several filters; of their verdicts the strictest counts.
     let arch = architecture()?;
-    for filter in [threads_only(arch)?, allow_list(arch)?] {
+    for filter in [threads_only(arch)?, refused(arch)?, allow_list(arch)?] {
         let program: BpfProgram = filter.try_into()?;
         seccompiler::apply_filter_all_threads(&program)?;
     }
@@ -117,9 +118,20 @@ fn threads_only(arch: TargetArch) -> Result<SeccompFilter, seccompiler::BackendE
     SeccompFilter::new(rules, SeccompAction::Allow, not_there, arch)
 }
 
+/// What libc tries of its own accord and can do without: it looks how many
+/// CPUs there are when a thread first allocates, for one.
+const REFUSED: &[i64] =
+    &[libc::SYS_openat, libc::SYS_readlinkat, libc::SYS_prlimit64, libc::SYS_sysinfo];
+
+fn refused(arch: TargetArch) -> Result<SeccompFilter, seccompiler::BackendError> {
+    let rules = REFUSED.iter().map(|number| (*number, Vec::new())).collect();
+    let denied = SeccompAction::Errno(libc::EACCES.unsigned_abs());
+    SeccompFilter::new(rules, SeccompAction::Allow, denied, arch)
+}
+
 fn allow_list(arch: TargetArch) -> Result<SeccompFilter, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        ALLOWED.iter().map(|number| (*number, Vec::new())).collect();
+        ALLOWED.iter().chain(REFUSED).map(|number| (*number, Vec::new())).collect();
     let argument = |index, bits: u64| {
         let operator = SeccompCmpOp::MaskedEq(bits);
         SeccompCondition::new(index, SeccompCmpArgLen::Qword, operator, bits)

@@ -11,6 +11,7 @@ mod console;
 mod lockdown;
 mod relocate;
 
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -290,8 +291,11 @@ impl Worker {
             MachineEnd::ShutDown => Ended::ShutDown,
             MachineEnd::Failed { reason } => Ended::Failed { reason },
         };
+        let tail = self.machine.console().tail();
+        // The guest's last words, for whoever looks for the reason.
+        let _ = std::io::stderr().write_all(&tail);
         // A panic reaches us as the reset that the kernel asks for after it.
-        let end = match (console::panic_text(&self.machine.console().tail()), end) {
+        let end = match (console::panic_text(&tail), end) {
             (Some(reason), Ended::PowerOff | Ended::Reboot) => Ended::Failed { reason },
             (_, end) => end,
         };
