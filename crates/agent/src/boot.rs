@@ -43,7 +43,10 @@ pub(crate) fn bring_up() -> Step {
     keep_low_descriptors();
     let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let options = Options::parse(&command_line);
-    load_modules();
+    load_modules("order");
+    if options.data_disk.is_some() {
+        load_modules("order.disk");
+    }
     if !options.keep_initramfs {
         move_to_root_disk()?;
     }
@@ -91,10 +94,11 @@ fn keep_low_descriptors() {
     }
 }
 
-/// Loads the image's modules in its order. One that does not load is told of;
-/// whether the system can do without shows in what follows.
-fn load_modules() {
-    let Ok(order) = fs::read_to_string(format!("{MODULES}/order")) else { return };
+/// Loads the image's modules in the order that its file `list` gives. One that
+/// does not load is told of; whether the system can do without shows in what
+/// follows.
+fn load_modules(list: &str) {
+    let Ok(order) = fs::read_to_string(format!("{MODULES}/{list}")) else { return };
     for (file, parameters) in modules(&order) {
         let result = File::open(format!("{MODULES}/{file}"))
             .and_then(|file| sys::load_module(&file, parameters));
