@@ -48,7 +48,11 @@ pub(crate) struct Cpu {
     pub(crate) stale: StaleLookups,
     privilege: Privilege,
     fetch_set: usize,
+    pauses: u32,
 }
+
+/// A short spin is over before a call of the host's scheduler would be.
+const PAUSES_PER_YIELD: u32 = 32;
 
 /// Which fetch translations the code cache has to forget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +81,7 @@ impl Cpu {
             stale: StaleLookups::None,
             privilege: Privilege::Machine,
             fetch_set: 0,
+            pauses: 0,
         };
         cpu.refresh();
         cpu
@@ -121,6 +126,16 @@ impl Cpu {
     pub(crate) fn take_interrupt(&mut self, number: u32) {
         let to = trap::take_interrupt(&mut self.csrs, self.privilege, number, self.pc);
         self.go(to);
+    }
+
+    /// `pause`: the guest spins for another hart. If that does not run just
+    /// now, for want of a host processor, spinning on would keep it waiting.
+    pub(crate) fn pause(&mut self) {
+        self.pauses = self.pauses.wrapping_add(1);
+        if self.pauses % PAUSES_PER_YIELD == 0 {
+            std::thread::yield_now();
+        }
+        std::hint::spin_loop();
     }
 
     /// Records a trap.

@@ -18,6 +18,10 @@
 //!
 //! Invariant: nothing here is told of a relocation. The window's host address
 //! never changes, and decoded pages are copies checked at each `fence.i`.
+//!
+//! Invariant: a storage key's reference and change bits are set when a
+//! translation enters the TLB, not at each access. Whoever clears them asks
+//! every vCPU for a fence of all translations, or misses the next access.
 #![expect(
     unsafe_code,
     reason = "accesses guest storage by host address, millions of times a second"

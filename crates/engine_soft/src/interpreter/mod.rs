@@ -331,7 +331,7 @@ pub(crate) fn run(
                     Op::Srlw => reg!(int::srlw),
                     Op::Sraw => reg!(int::sraw),
                     Op::Fence => fence(SeqCst),
-                    Op::Pause => std::hint::spin_loop(),
+                    Op::Pause => cpu.pause(),
 
                     Op::Mul => reg!(int::mul),
                     Op::Mulh => reg!(int::mulh),
