@@ -12,6 +12,8 @@
 mod access;
 pub mod number;
 
+pub use access::IllegalAccess;
+
 use crate::mmu;
 use crate::trap::{Privilege, interrupt};
 
