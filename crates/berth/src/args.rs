@@ -95,6 +95,17 @@ pub(crate) enum Command {
     /// Build, list and remove guest images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Show the patent's worked example, live
+    ///
+    /// Starts main storage of 509 MB with two Debian guests as in Fig. 3A,
+    /// moves one of them to where Fig. 4A has it while a program in it checks
+    /// its own memory, disk and clock, and prints the guest's own proof that
+    /// it never stopped. Uses a state directory of its own and cleans up.
+    #[command(after_help = "Example:\n  berth demo")]
+    Demo,
+    /// Measure this host, beside a peer or a limit
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  berth completion bash > ~/.local/share/bash-completion/completions/berth"
@@ -200,6 +211,27 @@ pub(crate) enum ImageCommand {
         /// The image
         name: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Copy and pause of a move, beside plain memcpy
+    ///
+    /// `move.stop.copy_vs_memcpy` is a ratio of throughputs; the reference of
+    /// `move.stop.pause_us` is the time memcpy takes for the same bytes.
+    #[command(after_help = "Example:\n  berth bench move --rounds 15")]
+    Move {
+        /// How often; the figures are medians
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+    },
+    /// The same guest programs in Berth and in QEMU
+    ///
+    /// Needs qemu-system-riscv64 for the reference (Debian: qemu-system-misc).
+    /// `cpu.boot_vs_qemu` is a ratio of times (below 1 is faster than QEMU),
+    /// `cpu.speed_vs_qemu.PROGRAM` one of speeds (above 1 is faster).
+    #[command(after_help = "Example:\n  berth bench cpu --json")]
+    Cpu,
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

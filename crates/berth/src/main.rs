@@ -5,8 +5,10 @@
 //! the host, and `worker`, which the host starts.
 
 mod args;
+mod bench;
 mod commands;
 mod console;
+mod demo;
 mod exec;
 mod images;
 mod table;
@@ -35,6 +37,10 @@ enum Failure {
     Image(#[from] image::BuildError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Demo(#[from] demo::DemoError),
+    #[error(transparent)]
+    Bench(#[from] bench::Failed),
     #[error("{0}")]
     Other(String),
     /// Said already, in the shape the command promises.
@@ -77,6 +83,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Exec(args) => return exec::exec(global, args),
         Command::Console(args) => console::console(global, &args)?,
         Command::Image(command) => images::images(global, &command)?,
+        Command::Demo => demo::run()?,
+        Command::Bench(command) => bench::bench(global, &command)?,
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "berth", &mut script);

@@ -1,0 +1,247 @@
+//! `berth bench cpu`: the same guest programs in Berth and in QEMU.
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use io_processors::ClientRead;
+use machine::{Machine, MachineConfig, MachineError, memory_map};
+use main_storage::{RangeError, StorageRange};
+use storage_window::{Backing, CreateError, MainStorage, MapError, StorageWindow};
+
+use super::transcript::{Outcome, Transcript};
+use super::{Row, Rows};
+
+/// Storage of the benchmark guest, on both sides.
+const STORAGE: u64 = 256 << 20;
+/// A guest that says nothing new for so long is given up.
+const SILENCE: Duration = Duration::from_secs(240);
+const QEMU: &str = "qemu-system-riscv64";
+
+/// The benchmark guest.
+#[derive(Debug, Clone)]
+pub(crate) struct Guest {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: PathBuf,
+    /// Kernel command line without a console: each side adds its own.
+    pub(crate) command_line: String,
+}
+
+/// Both show what the kernel says from its first line on.
+const BERTH_CONSOLE: &str = "console=hvc0 earlycon=sbi keep_bootcon";
+const QEMU_CONSOLE: &str = "console=ttyS0 earlycon";
+
+/// Why there are no numbers.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CpuBenchError {
+    #[error("cannot make main storage for the benchmark guest")]
+    Create(#[from] CreateError),
+    #[error("cannot map main storage for the benchmark guest")]
+    Map(#[from] MapError),
+    #[error("the benchmark guest's size is impossible")]
+    Range(#[from] RangeError),
+    #[error("cannot build the benchmark machine")]
+    Machine(#[from] MachineError),
+    #[error("cannot run {QEMU}")]
+    Qemu(#[source] io::Error),
+    #[error("the benchmark guest in {side} did not finish; its last words: {last}")]
+    Unfinished { side: &'static str, last: String },
+    #[error("{program} computes {berth} in Berth and {qemu} in QEMU: one of them is wrong")]
+    Disagree { program: String, berth: String, qemu: String },
+}
+
+/// Runs the guest in Berth, then in QEMU where it is installed. `note` is told
+/// what happens.
+pub(crate) fn run(guest: &Guest, note: &dyn Fn(&str)) -> Result<Rows, CpuBenchError> {
+    note("running the benchmark guest in Berth");
+    let berth = in_berth(guest)?;
+    let qemu = if qemu_is_installed() {
+        note("running the same guest in QEMU");
+        Some(in_qemu(guest)?)
+    } else {
+        note("qemu-system-riscv64 is not installed (Debian: qemu-system-misc): no reference");
+        None
+    };
+    compare(&berth, qemu.as_ref())
+}
+
+fn qemu_is_installed() -> bool {
+    let mut version = Command::new(QEMU);
+    version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    version.status().is_ok_and(|status| status.success())
+}
+
+fn compare(berth: &Transcript, qemu: Option<&Transcript>) -> Result<Rows, CpuBenchError> {
+    let boot = |side: &Transcript| side.boot.map(|time| time.as_secs_f64());
+    let value = boot(berth).unwrap_or_default();
+    let reference = qemu.and_then(boot);
+    let mut rows = vec![Row {
+        name: "cpu.boot_vs_qemu".into(),
+        value,
+        unit: "s",
+        reference,
+        ratio: reference.map(|reference| value / reference),
+    }];
+    for (program, ours) in &berth.outcomes {
+        let theirs = qemu.and_then(|qemu| qemu.outcomes.get(program));
+        if let Some(Outcome { checksum, .. }) =
+            theirs.filter(|theirs| theirs.checksum != ours.checksum)
+        {
+            return Err(CpuBenchError::Disagree {
+                program: program.clone(),
+                berth: ours.checksum.clone(),
+                qemu: checksum.clone(),
+            });
+        }
+        let value = ours.time.as_secs_f64();
+        let reference = theirs.map(|theirs| theirs.time.as_secs_f64());
+        rows.push(Row {
+            name: format!("cpu.speed_vs_qemu.{program}"),
+            value,
+            unit: "s",
+            reference,
+            ratio: reference.map(|reference| reference / value),
+        });
+    }
+    Ok(Rows { rows })
+}
+
+fn in_berth(guest: &Guest) -> Result<Transcript, CpuBenchError> {
+    let mut transcript = Transcript::new(Instant::now());
+    let main = MainStorage::create(STORAGE, Backing::Memfd)?;
+    let range = StorageRange::new(0, STORAGE)?;
+    let window = StorageWindow::map(
+        main.storage_fd(),
+        main.keys_fd(),
+        range,
+        memory_map::STORAGE_BASE,
+        STORAGE,
+    )?;
+    let config = MachineConfig {
+        name: "bench".into(),
+        vcpus: 1,
+        host_cpus: None,
+        kernel: guest.kernel.clone(),
+        initrd: Some(guest.initrd.clone()),
+        command_line: format!("{BERTH_CONSOLE} {}", guest.command_line),
+        disks: Vec::new(),
+    };
+    let machine = Machine::new(&config, &window)?;
+    let client = machine.console().attach(true);
+    machine.start();
+    let mut last = Instant::now();
+    while !transcript.done && last.elapsed() < SILENCE {
+        match client.read(Duration::from_secs(1)) {
+            ClientRead::Output(bytes) => {
+                last = Instant::now();
+                transcript.feed(&bytes, last);
+            }
+            ClientRead::Quiet => {}
+            ClientRead::Closed => break,
+        }
+    }
+    finished(transcript, "Berth", || {
+        String::from_utf8_lossy(&machine.console().tail()).into_owned()
+    })
+}
+
+/// Ends QEMU whatever happens.
+struct Peer(Child);
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to end.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn in_qemu(guest: &Guest) -> Result<Transcript, CpuBenchError> {
+    let mut transcript = Transcript::new(Instant::now());
+    let megabytes = (STORAGE >> 20).to_string();
+    let mut peer = Peer(
+        Command::new(QEMU)
+            .args(["-M", "virt", "-smp", "1", "-m", &megabytes, "-display", "none"])
+            .args(["-monitor", "none", "-serial", "stdio", "-no-reboot", "-kernel"])
+            .arg(&guest.kernel)
+            .arg("-initrd")
+            .arg(&guest.initrd)
+            .args(["-append", &format!("{QEMU_CONSOLE} {}", guest.command_line)])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(CpuBenchError::Qemu)?,
+    );
+    let mut output = peer
+        .0
+        .stdout
+        .take()
+        .ok_or_else(|| CpuBenchError::Qemu(io::ErrorKind::BrokenPipe.into()))?;
+    let (sender, receiver) = mpsc::sync_channel::<Vec<u8>>(64);
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = output.read(&mut buffer) {
+            if sender.send(buffer[..count].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    let mut tail = Vec::new();
+    while !transcript.done {
+        let Ok(bytes) = receiver.recv_timeout(SILENCE) else { break };
+        transcript.feed(&bytes, Instant::now());
+        tail.extend(&bytes);
+        let excess = tail.len().saturating_sub(1024);
+        tail.drain(..excess);
+    }
+    finished(transcript, "QEMU", || String::from_utf8_lossy(&tail).into_owned())
+}
+
+fn finished(
+    transcript: Transcript,
+    side: &'static str,
+    last: impl Fn() -> String,
+) -> Result<Transcript, CpuBenchError> {
+    if transcript.done && transcript.boot.is_some() {
+        return Ok(transcript);
+    }
+    let words = last();
+    let skip = words.chars().count().saturating_sub(400);
+    Err(CpuBenchError::Unfinished { side, last: words.chars().skip(skip).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn side(boot: u64, sieve: u64, checksum: &str) -> Transcript {
+        let start = Instant::now();
+        let mut transcript = Transcript::new(start);
+        transcript.feed(b"BERTH-INIT\n", start + Duration::from_secs(boot));
+        transcript.feed(format!("BENCH sieve {sieve} {checksum}\nBENCH-END\n").as_bytes(), start);
+        transcript
+    }
+
+    #[test]
+    fn ratios_read_as_the_rows_names_say() {
+        let rows = compare(&side(6, 400, "a"), Some(&side(3, 100, "a"))).unwrap().rows;
+        assert_eq!(rows[0].ratio, Some(2.0), "boot: time ratio, below 1 is faster than QEMU");
+        assert_eq!(rows[1].ratio, Some(0.25), "speed: above 1 is faster than QEMU");
+    }
+
+    #[test]
+    fn different_results_are_no_benchmark() {
+        let error = compare(&side(1, 1, "a"), Some(&side(1, 1, "b"))).unwrap_err();
+        assert!(matches!(error, CpuBenchError::Disagree { .. }));
+    }
+
+    #[test]
+    fn without_qemu_there_is_no_ratio() {
+        let rows = compare(&side(1, 1, "a"), None).unwrap().rows;
+        assert!(rows.iter().all(|row| row.reference.is_none() && row.ratio.is_none()));
+    }
+}

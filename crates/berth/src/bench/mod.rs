@@ -1,0 +1,111 @@
+//! `berth bench`: this host's numbers beside a peer's or a limit's, measured
+//! in the same run. Machines are noisy, so read the ratios.
+
+mod cpu;
+mod moves;
+mod transcript;
+
+use serde::Serialize;
+
+use crate::args::{BenchCommand, Global};
+use crate::images::Terminal;
+use crate::{Failure, print, print_json};
+
+/// Why there are no numbers.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failed {
+    #[error(transparent)]
+    Move(#[from] storage_window::bench::BenchError),
+    #[error(transparent)]
+    Cpu(#[from] cpu::CpuBenchError),
+}
+
+/// Carries out `berth bench`.
+pub(crate) fn bench(global: &Global, command: &BenchCommand) -> Result<(), Failure> {
+    let rows = match command {
+        BenchCommand::Move { rounds } => moves::run(*rounds as usize).map_err(Failed::from)?,
+        BenchCommand::Cpu => {
+            cpu::run(&guest()?, &|what| eprintln!("{what}")).map_err(Failed::from)?
+        }
+    };
+    if global.json {
+        print_json(&rows);
+    } else {
+        print(&rows.table());
+    }
+    Ok(())
+}
+
+/// The guest that runs the programs, built the first time.
+fn guest() -> Result<cpu::Guest, Failure> {
+    let store = crate::up::store()?;
+    let progress = Terminal::new("bench");
+    let image = store.ensure(&image::Recipe::find("minimal")?, &progress)?;
+    let boot = store.bench_initrd(&image, &progress)?;
+    Ok(cpu::Guest { kernel: boot.kernel, initrd: boot.initrd, command_line: boot.command_line })
+}
+
+/// One line of a benchmark.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Row {
+    /// What was measured; ends in what the ratio compares.
+    pub(crate) name: String,
+    /// Berth's figure.
+    pub(crate) value: f64,
+    pub(crate) unit: &'static str,
+    /// The peer's or the limit's figure, if it could be measured here.
+    pub(crate) reference: Option<f64>,
+    /// Their quotient, as the row's name says.
+    pub(crate) ratio: Option<f64>,
+}
+
+/// All rows of one run, in the shape that `--json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Rows {
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Rows {
+    /// The rows as a table for people.
+    pub(crate) fn table(&self) -> String {
+        let number = |value: f64| match value.abs() {
+            0.0..10.0 => format!("{value:.3}"),
+            10.0..10_000.0 => format!("{value:.1}"),
+            _ => format!("{value:.0}"),
+        };
+        let optional = |value: Option<f64>| value.map_or_else(|| "-".into(), number);
+        let mut table = format!(
+            "{:<36} {:>14} {:<6} {:>14} {:>8}\n",
+            "NAME", "VALUE", "UNIT", "REFERENCE", "RATIO"
+        );
+        for row in &self.rows {
+            table += &format!(
+                "{:<36} {:>14} {:<6} {:>14} {:>8}\n",
+                row.name,
+                number(row.value),
+                row.unit,
+                optional(row.reference),
+                optional(row.ratio),
+            );
+        }
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_have_the_documented_json_shape() {
+        let row =
+            Row { name: "a".into(), value: 1.5, unit: "us", reference: None, ratio: Some(2.0) };
+        let json = serde_json::to_value(Rows { rows: vec![row] }).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({"rows": [
+                {"name": "a", "value": 1.5, "unit": "us", "reference": null, "ratio": 2.0}
+            ]})
+        );
+    }
+}

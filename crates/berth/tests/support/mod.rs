@@ -1,0 +1,142 @@
+//! A host of the test's own, driven by the program as a user would.
+#![allow(dead_code, reason = "not every test binary uses all of it")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A running host; dropping it brings it down.
+pub struct Host {
+    directory: TempDir,
+}
+
+impl Host {
+    /// Writes `host_file` and brings the host up; its agents are ready.
+    pub fn up(host_file: &str) -> Self {
+        let directory = tempfile::Builder::new().prefix("berth-test-").tempdir().unwrap();
+        std::fs::write(directory.path().join("berth.toml"), host_file).unwrap();
+        let host = Self { directory };
+        let up = host.run(&["up", "--detach", "-f", host.path("berth.toml").to_str().unwrap()]);
+        assert!(up.status.success(), "berth up: {}", String::from_utf8_lossy(&up.stderr));
+        host
+    }
+
+    /// A path in the host's directory.
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A command on this host.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        command(self.directory.path(), arguments)
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Exit status and the last JSON object of a command with `--json`.
+    pub fn json(&self, arguments: &[&str]) -> (i32, Value) {
+        let mut all = arguments.to_vec();
+        all.push("--json");
+        let output = self.run(&all);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let last = serde_json::Deserializer::from_str(&text)
+            .into_iter::<Value>()
+            .map_while(Result::ok)
+            .last();
+        let last = last.unwrap_or_else(|| {
+            panic!(
+                "{arguments:?}: no JSON in {text:?}; {}",
+                String::from_utf8_lossy(&output.stderr)
+            )
+        });
+        (output.status.code().unwrap(), last)
+    }
+
+    /// What a command in the guest prints; it must succeed.
+    pub fn exec(&self, name: &str, command: &[&str]) -> String {
+        let mut arguments = vec!["exec", name, "--"];
+        arguments.extend(command);
+        let output = self.run(&arguments);
+        assert!(output.status.success(), "{command:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A partition's line of `status --json`.
+    pub fn partition(&self, name: &str) -> Value {
+        let (_, status) = self.json(&["status"]);
+        let partitions = status["partitions"].as_array().unwrap();
+        partitions.iter().find(|partition| partition["name"] == name).unwrap().clone()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let down = self.run(&["down"]);
+        if !down.status.success() && !thread::panicking() {
+            panic!("berth down: {}", String::from_utf8_lossy(&down.stderr));
+        }
+    }
+}
+
+/// `berth ARGUMENTS` on the state directory inside `directory`.
+pub fn command(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_berth"));
+    command.env("BERTH_STATE_DIR", directory.join("state")).args(arguments);
+    command
+}
+
+/// The self-checking program in a guest.
+pub struct SelfCheck {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl SelfCheck {
+    pub fn start(host: &Host, name: &str) -> Self {
+        let mut child = host
+            .command(&["exec", name, "--", "/run/berth/self-check", "48", "/data/self-check"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().unwrap();
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Self { child, stdin, lines }
+    }
+
+    /// The next report.
+    pub fn report(&mut self) -> Value {
+        let line = self.lines.recv_timeout(Duration::from_secs(60)).expect("the guest reports");
+        serde_json::from_str(&line).expect("a report")
+    }
+
+    /// Ends the program; it must have found nothing wrong. Its last report.
+    pub fn end(mut self) -> Value {
+        drop(self.stdin.take());
+        assert!(self.child.wait().unwrap().success(), "the self check found something");
+        let last = self.lines.iter().last().expect("a last report");
+        serde_json::from_str(&last).expect("a report")
+    }
+}
+
+impl Drop for SelfCheck {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
