@@ -82,7 +82,7 @@ impl Client {
     /// [`ClientError`].
     pub fn answer(&mut self, mut hear: impl FnMut(&Reply)) -> Result<Reply, ClientError> {
         loop {
-            match self.lines.next::<Reply>()? {
+            match self.lines.receive::<Reply>()? {
                 None => return Err(ClientError::HostEnded),
                 Some(note @ (Reply::Note { .. } | Reply::Copying { .. })) => hear(&note),
                 Some(Reply::Refused { message }) => return Err(ClientError::Refused(message)),

@@ -244,7 +244,7 @@ impl<R: Read> Lines<R> {
     ///
     /// # Errors
     /// [`LineError`]; the stream is then of no further use.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, LineError> {
+    pub fn receive<T: DeserializeOwned>(&mut self) -> Result<Option<T>, LineError> {
         let mut searched = 0;
         loop {
             if let Some(at) = self.buffer[searched..].iter().position(|byte| *byte == b'\n') {
@@ -307,26 +307,26 @@ mod tests {
     #[test]
     fn a_line_too_long_is_refused_before_it_ends() {
         let long = vec![b'x'; MAX_LINE + 1];
-        let result = Lines::new(&long[..]).next::<Request>();
+        let result = Lines::new(&long[..]).receive::<Request>();
         assert!(matches!(result, Err(LineError::TooLong)), "{result:?}");
     }
 
     #[test]
     fn half_a_line_is_an_error_and_no_line_is_the_end() {
-        assert!(matches!(Lines::new(&b"{\"comm"[..]).next::<Request>(), Err(LineError::Ended)));
-        assert!(matches!(Lines::new(&b""[..]).next::<Request>(), Ok(None)));
+        assert!(matches!(Lines::new(&b"{\"comm"[..]).receive::<Request>(), Err(LineError::Ended)));
+        assert!(matches!(Lines::new(&b""[..]).receive::<Request>(), Ok(None)));
     }
 
     #[test]
     fn fields_nobody_knows_are_refused() {
         let line = b"{\"command\":\"start\",\"name\":\"a\",\"nmae\":1}\n";
-        assert!(matches!(Lines::new(&line[..]).next::<Request>(), Err(LineError::Form(_))));
+        assert!(matches!(Lines::new(&line[..]).receive::<Request>(), Err(LineError::Form(_))));
     }
 
     #[test]
     fn what_follows_the_last_message_is_not_lost() {
         let mut lines = Lines::new(&b"{\"reply\":\"attached\"}\nframes"[..]);
-        assert_eq!(lines.next::<Reply>().unwrap(), Some(Reply::Attached));
+        assert_eq!(lines.receive::<Reply>().unwrap(), Some(Reply::Attached));
         assert_eq!(lines.into_rest().1, b"frames");
     }
 
@@ -359,7 +359,7 @@ mod tests {
         #[test]
         fn no_bytes_make_the_reader_panic_or_grow(bytes: Vec<u8>, step in 1usize..9) {
             let mut lines = Lines::new(Trickle(&bytes, step));
-            while let Ok(Some(_)) = lines.next::<Request>() {}
+            while let Ok(Some(_)) = lines.receive::<Request>() {}
             proptest::prop_assert!(lines.buffer.len() <= MAX_LINE);
         }
 
@@ -375,7 +375,7 @@ mod tests {
             }
             let mut lines = Lines::new(Trickle(&bytes, step));
             for request in sent {
-                proptest::prop_assert_eq!(lines.next::<Request>().unwrap(), Some(request));
+                proptest::prop_assert_eq!(lines.receive::<Request>().unwrap(), Some(request));
             }
         }
     }

@@ -130,7 +130,7 @@ impl Shared {
             shared.watch(&watched, || {
                 // Nobody waits any more if the start took too long.
                 let _ = started.send(());
-            })
+            });
         });
         if let Err(error) = watch {
             process.kill();

@@ -40,7 +40,7 @@ pub(super) fn serve(shared: &Arc<Shared>, client: UnixStream) {
         return;
     }
     let mut lines = Lines::new(&client);
-    let request = match lines.next::<Request>() {
+    let request = match lines.receive::<Request>() {
         Ok(None) => return,
         Ok(Some(request)) if lines.into_rest().1.is_empty() => request,
         Ok(Some(_)) => return refuse(&client, "a client sends one request and waits".to_owned()),

@@ -96,7 +96,7 @@ impl Agent {
             loop {
                 match decoder.next(&mut input) {
                     Ok(None) => break,
-                    Ok(Some((stream, message))) => self.from_guest(stream, message),
+                    Ok(Some((stream, message))) => self.hear_guest(stream, message),
                     Err(error) => {
                         tracing::warn!(%error, "the guest's agent talks nonsense; giving it up");
                         self.channel.hang_up();
@@ -107,7 +107,7 @@ impl Agent {
         }
     }
 
-    fn from_guest(&self, stream: StreamId, message: Message) {
+    fn hear_guest(&self, stream: StreamId, message: Message) {
         match message {
             Message::Ready(ready) => {
                 lock(&self.state).ready = true;
@@ -226,7 +226,7 @@ impl Agent {
         let started = thread("exec-out").spawn(move || out.write_out()).and_then(|_| {
             thread("exec-in").spawn(move || {
                 if agent.say(stream, &Message::Exec(request)) {
-                    agent.from_client(stream, &session);
+                    agent.hear_client(stream, &session);
                 } else {
                     session.fail("the command could not be sent to the guest");
                     agent.forget(stream);
@@ -243,7 +243,7 @@ impl Agent {
     }
 
     /// Passes on what the client says until its connection ends.
-    fn from_client(&self, stream: StreamId, session: &Session) {
+    fn hear_client(&self, stream: StreamId, session: &Session) {
         let mut decoder = Decoder::new();
         let mut buffer = vec![0; 32 << 10];
         loop {
