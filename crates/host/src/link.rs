@@ -22,6 +22,9 @@ const MAX_PACKET: usize = 96 << 10;
 /// File descriptors of a packet.
 const MAX_FDS: usize = 2;
 
+/// Hosts that can wait for a worker's attention.
+const WAITING: i32 = 4;
+
 /// What a worker is told to be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct WorkerConfig {
@@ -164,8 +167,14 @@ pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
     }
     let socket = socket()?;
     rustix::net::bind(&socket, &address(path)?)?;
-    rustix::net::listen(&socket, 4)?;
+    rustix::net::listen(&socket, WAITING)?;
     Ok(socket)
+}
+
+/// Makes this process the one that [`Link::peer_pid`] names to whoever
+/// connects from now on: it is whoever called `listen` last (unix(7)).
+pub(crate) fn adopt(listener: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::net::listen(listener, WAITING)?)
 }
 
 /// Waits for a host to connect.

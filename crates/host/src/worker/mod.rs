@@ -78,7 +78,8 @@ pub fn main() -> ExitCode {
         Ok(listener) => listener,
         Err(error) => return failed(&format!("no socket at standard input: {error}")),
     };
-    let link = match link::accept(listener.as_fd()) {
+    let link = link::adopt(listener.as_fd()).and_then(|()| link::accept(listener.as_fd()));
+    let link = match link {
         Ok(link) => Arc::new(link),
         Err(error) => {
             return failed(&format!("only the host starts workers; use `berth start`: {error}"));
