@@ -9,7 +9,7 @@ use crate::programs::{Random, mix};
 pub(crate) fn mixed(work: u32) -> u64 {
     let mut list: Vec<(u16, u16)> = (0..64_u16).map(|i| (i + 1, i.wrapping_mul(2477))).collect();
     let mut sum = 1;
-    for round in 0..work * 90 {
+    for round in 0..work * 1000 {
         reverse(&mut list);
         sum = mix(sum, u64::from(find(&list, (round % 64) as u16)));
         sum = mix(sum, product(round));
@@ -136,7 +136,7 @@ fn classify(kind: u32, before: u32) -> u32 {
 pub(crate) fn sieve(work: u32) -> u64 {
     const LIMIT: usize = 200_000;
     let mut sum = 1;
-    for round in 0..work.div_ceil(3) {
+    for round in 0..work {
         let mut composite = vec![false; LIMIT];
         let mut primes = 0;
         for number in 2 + (round as usize & 1)..LIMIT {
@@ -153,10 +153,10 @@ pub(crate) fn sieve(work: u32) -> u64 {
     sum
 }
 
-/// Sorts 3,000 numbers per hundredth, by hand.
+/// Sorts 10,000 numbers per hundredth, by hand.
 pub(crate) fn quicksort(work: u32) -> u64 {
     let mut random = Random(12345);
-    let mut numbers: Vec<u32> = (0..work * 3000).map(|_| random.next() as u32).collect();
+    let mut numbers: Vec<u32> = (0..work * 10_000).map(|_| random.next() as u32).collect();
     sort(&mut numbers);
     numbers.iter().step_by(97).fold(1, |sum, number| mix(sum, u64::from(*number)))
 }
@@ -188,7 +188,7 @@ fn sort(numbers: &mut [u32]) {
 
 /// Fibonacci numbers the long way: calls and returns.
 pub(crate) fn calls(work: u32) -> u64 {
-    (0..work.div_ceil(2)).fold(1, |sum, round| mix(sum, fibonacci(black_box(19 + round % 4))))
+    (0..work * 5).fold(1, |sum, round| mix(sum, fibonacci(black_box(19 + round % 4))))
 }
 
 #[inline(never)]
@@ -219,7 +219,7 @@ pub(crate) fn bytecode(work: u32) -> u64 {
         Push(1),
         Store(1),
         Load(0),
-        Push(i64::from(work) * 12_000),
+        Push(i64::from(work) * 4_000),
         Less,
         JumpIfNot(21),
         Load(1),

@@ -40,7 +40,7 @@ fn main() {
 
 fn run() -> i32 {
     let first = std::process::id() == 1;
-    let mut console = sys::Console::open(first);
+    let console = sys::Console::open(first);
     console.say("BERTH-INIT");
     for (name, program) in programs::ALL {
         let start = Instant::now();

@@ -4,9 +4,9 @@ use std::hint::black_box;
 
 use crate::programs::{Random, mix};
 
-/// Follows a chain that visits every place of 4 MiB in a random order.
+/// Follows a chain that visits every place of 1 MiB in a random order.
 pub(crate) fn pointers(work: u32) -> u64 {
-    const PLACES: usize = 1 << 20;
+    const PLACES: usize = 1 << 18;
     let mut next: Vec<u32> = (0..PLACES as u32).collect();
     let mut random = Random(99);
     // Sattolo's shuffle: the result is one single cycle.
@@ -15,7 +15,7 @@ pub(crate) fn pointers(work: u32) -> u64 {
     }
     let mut at = 0_u32;
     let mut sum = 1;
-    for step in 0..work * 60_000 {
+    for step in 0..work * 15_000 {
         at = next[at as usize];
         if step % 1024 == 0 {
             sum = mix(sum, u64::from(at));

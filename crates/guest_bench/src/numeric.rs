@@ -15,7 +15,7 @@ pub(crate) fn matrix(work: u32) -> u64 {
         }
     }
     let mut sum = 1;
-    for round in 0..work.div_ceil(2) {
+    for round in 0..work {
         a[0][0] = f64::from(round);
         let mut product = vec![[0.0_f64; N]; N];
         for (row, into) in a.iter().zip(&mut product) {
@@ -42,7 +42,7 @@ pub(crate) fn nbody(work: u32) -> u64 {
         ([12.9, -15.1, -0.22], [1.08, 0.87, -0.01], 0.0017),
         ([15.4, -25.9, 0.18], [0.98, 0.59, -0.03], 0.002),
     ];
-    for _ in 0..work * 250 {
+    for _ in 0..work * 1500 {
         step(&mut bodies, 0.01);
     }
     bodies.iter().flat_map(|body| body.0).fold(1, |sum, x| mix(sum, x.to_bits()))
@@ -78,7 +78,7 @@ pub(crate) fn mandelbrot(work: u32) -> u64 {
         for column in 0..WIDTH {
             let x0 = f64::from(column) / 38.0 - 2.0;
             let (mut x, mut y, mut count) = (0.0, 0.0, 0_u64);
-            while x * x + y * y <= 4.0 && count < 300 {
+            while x * x + y * y <= 4.0 && count < 1500 {
                 (x, y) = (x * x - y * y + x0, 2.0 * x * y + y0);
                 count += 1;
             }

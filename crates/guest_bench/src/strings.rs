@@ -17,11 +17,11 @@ const START: [u32; 8] = [
     0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
 ];
 
-/// FIPS 180-4's compression function over 64 KiB per hundredth.
+/// FIPS 180-4's compression function over 192 KiB per hundredth.
 pub(crate) fn sha256(work: u32) -> u64 {
     let mut state = START;
     let mut block = [0_u8; 64];
-    for round in 0..work * 1024 {
+    for round in 0..work * 3072 {
         block[..4].copy_from_slice(&round.to_be_bytes());
         block[63] = block[63].wrapping_add(1);
         compress(&mut state, &block);
@@ -60,7 +60,7 @@ pub(crate) fn hashing(work: u32) -> u64 {
     const SLOTS: usize = 1 << 14;
     let mut table = vec![(0_u64, 0_u32); SLOTS];
     let mut random = Random(77);
-    for _ in 0..work * 4000 {
+    for _ in 0..work * 40_000 {
         let number = random.next();
         let word = [
             b'a' + (number % 23) as u8,

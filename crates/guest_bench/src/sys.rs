@@ -2,7 +2,7 @@
 //! those of 64-bit Linux with glibc on riscv64 and x86-64.
 
 use std::ffi::{c_char, c_int, c_void};
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::ptr;
 
@@ -33,30 +33,33 @@ unsafe extern "C" {
 }
 
 /// The kernel's log for the first process, standard output for any other.
-pub(crate) struct Console(Option<File>);
+pub(crate) struct Console {
+    kernel: bool,
+}
 
 impl Console {
     pub(crate) fn open(first: bool) -> Self {
         if !first {
-            return Self(None);
+            return Self { kernel: false };
         }
         let _ = std::fs::create_dir("/dev");
         // SAFETY: zero-terminated constants; devtmpfs takes no data.
         unsafe {
             mount(c"dev".as_ptr(), c"/dev".as_ptr(), c"devtmpfs".as_ptr(), 0, ptr::null());
         }
-        Self(OpenOptions::new().write(true).open("/dev/kmsg").ok())
+        Self { kernel: true }
     }
 
     /// One line. Nobody could be told if it failed.
-    pub(crate) fn say(&mut self, line: &str) {
-        match &mut self.0 {
-            Some(log) => {
-                let _ = log.write_all(format!("<2>{line}\n").as_bytes());
-            }
-            None => {
-                let _ = writeln!(std::io::stdout(), "{line}");
-            }
+    pub(crate) fn say(&self, line: &str) {
+        if !self.kernel {
+            let _ = writeln!(std::io::stdout(), "{line}");
+            return;
+        }
+        // The kernel drops what comes too often through one open file: every
+        // line has its own.
+        if let Ok(mut log) = OpenOptions::new().write(true).open("/dev/kmsg") {
+            let _ = log.write_all(format!("<2>{line}\n").as_bytes());
         }
     }
 }
