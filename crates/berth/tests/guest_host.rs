@@ -1,5 +1,12 @@
 //! The host with real guests: what a user types, what a guest can do to
 //! itself, and what happens to a worker.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub,
+    reason = "a test that cannot go on fails; the support is shared between tests"
+)]
 
 mod support;
 

@@ -192,7 +192,8 @@ impl Agent {
                 return;
             }
         };
-        match self.admit(&session) {
+        let admitted = sound(&request).and_then(|()| self.admit(&session));
+        match admitted {
             Ok(stream) => self.serve(stream, session, request),
             Err(why) => {
                 session.fail(why);
@@ -275,6 +276,27 @@ impl Agent {
         if lock(&self.state).sessions.remove(&stream).is_some() {
             self.say(stream, &Message::Close);
         }
+    }
+}
+
+/// Whether the guest's agent takes this for a request. One that it does not
+/// would cost it the connection, and every client its command.
+fn sound(request: &ExecRequest) -> Result<(), &'static str> {
+    let strings = request.argv.iter().chain(std::iter::once(&request.cwd));
+    let variables = request.env.iter().flat_map(|(name, value)| [name, value]);
+    if request.argv.first().is_none_or(Vec::is_empty) {
+        return Err("there is no command; name one after `--`");
+    }
+    if strings.chain(variables).any(|text| text.contains(&0)) {
+        return Err("a zero byte cannot be part of a command, a variable or a directory");
+    }
+    if request.env.iter().any(|(name, _)| name.is_empty() || name.contains(&b'=')) {
+        return Err("a variable needs a name without `=`");
+    }
+    let mut frame = Vec::new();
+    match Message::Exec(request.clone()).encode(SESSION_STREAM, &mut frame) {
+        Ok(()) => Ok(()),
+        Err(_) => Err("command and variables are longer than 64 KiB; pass them on standard input"),
     }
 }
 
@@ -373,5 +395,71 @@ impl Session {
         }
         // Both ways, so that whoever reads from the client stops too.
         let _ = self.client.shutdown(Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> (Session, UnixStream) {
+        let (client, peer) = UnixStream::pair().unwrap();
+        (Session::new(client).unwrap(), peer)
+    }
+
+    #[test]
+    fn a_request_that_the_guest_would_choke_on_is_refused_here() {
+        let good = ExecRequest::new(["ls"]);
+        assert_eq!(sound(&good), Ok(()));
+        let with = |change: fn(&mut ExecRequest)| {
+            let mut request = good.clone();
+            change(&mut request);
+            sound(&request).unwrap_err()
+        };
+        assert!(with(|r| r.argv.clear()).contains("no command"));
+        assert!(with(|r| r.argv[0].clear()).contains("no command"));
+        assert!(with(|r| r.argv.push(b"a\0b".to_vec())).contains("zero byte"));
+        assert!(with(|r| r.cwd.push(0)).contains("zero byte"));
+        assert!(with(|r| r.env.push((b"A=B".to_vec(), vec![]))).contains("without"));
+        assert!(with(|r| r.argv.push(vec![b'x'; 70_000])).contains("64 KiB"));
+    }
+
+    #[test]
+    fn a_guest_that_sends_more_than_it_has_credit_for_is_caught() {
+        let (session, _peer) = session();
+        let half = Message::Stdout(vec![0; INITIAL_CREDIT as usize / 2]);
+        session.deliver(&half).unwrap();
+        session.deliver(&half).unwrap();
+        assert!(session.deliver(&Message::Stderr(vec![0])).is_err());
+    }
+
+    #[test]
+    fn a_client_can_give_back_only_what_it_got() {
+        let (session, _peer) = session();
+        assert!(!session.may_say(&Message::Credit(1)));
+        session.deliver(&Message::Stdout(vec![0; 100])).unwrap();
+        assert!(session.may_say(&Message::Credit(100)));
+        assert!(!session.may_say(&Message::Credit(1)));
+    }
+
+    #[test]
+    fn a_client_can_say_only_what_clients_say_and_within_its_credit() {
+        let (session, _peer) = session();
+        assert!(session.may_say(&Message::Stdin(vec![0; INITIAL_CREDIT as usize])));
+        assert!(!session.may_say(&Message::Stdin(vec![0])));
+        assert!(session.may_say(&Message::Signal(15)));
+        assert!(!session.may_say(&Message::Exec(ExecRequest::new(["ls"]))));
+        assert!(!session.may_say(&Message::Stdout(vec![])));
+    }
+
+    #[test]
+    fn what_was_queued_is_written_before_the_end() {
+        let (session, mut peer) = session();
+        session.deliver(&Message::Stdout(b"last words".to_vec())).unwrap();
+        session.end();
+        session.write_out();
+        let mut got = Vec::new();
+        peer.read_to_end(&mut got).unwrap();
+        assert!(got.ends_with(b"last words"));
     }
 }
