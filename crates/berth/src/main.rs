@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(Failure::Said) => ExitCode::FAILURE,
         Err(failure) => {
-            let reason = in_full(&failure);
+            let reason = host::in_full(&failure);
             eprintln!("berth: {reason}");
             if json {
                 print_json(&serde_json::json!({ "result": "failed", "reason": reason }));
@@ -122,19 +122,4 @@ fn print_json(value: &impl Serialize) {
 /// Prints for people.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
-/// An error with its causes.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // Many messages name their cause already.
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -26,3 +26,19 @@ pub mod worker;
 pub use daemon::{GuestImage, Host, HostConfig, HostError, Leftover, leftovers, online_cpus};
 pub use host_file::HostFile;
 pub use state_dir::{Lock, StateDir, StateDirError};
+
+/// An error's message with those of its causes.
+#[must_use]
+pub fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // Many messages name their cause already.
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}

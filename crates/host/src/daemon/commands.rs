@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use main_storage::{MovePlan, PartitionName};
 
+use super::Shared;
 use super::board::{Busy, Command, CommandError, Run};
 use super::process::{Process, files, obituary};
-use super::{Shared, in_full};
 use crate::control::{MoveOutcome, Reply};
 use crate::host_file::{CpuAssignment, PartitionSpec};
+use crate::in_full;
 use crate::link::{DataDisk, Ended, MoveReport, Order, RangeAnswer, Report, WorkerConfig};
 
 /// How long a worker may take from its start to the guest's.
@@ -226,6 +227,8 @@ impl Shared {
         }
         let status = process.reap();
         let ended = last.unwrap_or_else(|| obituary(&status, &self.dir.worker_log(name)));
+        // Nobody listens there any more; a new worker makes its own.
+        let _ = std::fs::remove_file(self.dir.worker_socket(name));
         let again = self.settle(process, ended);
         // Only now does whoever waits for the start learn that there is none.
         drop(started);

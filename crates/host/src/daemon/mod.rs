@@ -32,6 +32,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use storage_window::{Backing, MainStorage};
 
 use crate::host_file::{HostFile, HostFileError};
+use crate::in_full;
 use crate::link::{Link, Order, Report};
 use crate::state_dir::{Lock, StateDir, StateDirError};
 use board::Board;
@@ -342,15 +343,4 @@ fn listen(path: PathBuf) -> Result<UnixListener, HostError> {
         Ok(listener)
     });
     listener.map_err(|source| HostError::Socket { path, source })
-}
-
-/// An error with its causes.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -25,9 +25,10 @@ use machine::{DiskConfig, Machine, MachineConfig, MachineEnd};
 use main_storage::StorageRange;
 use storage_window::StorageWindow;
 
+use crate::in_full;
 use crate::link::{self, DataDisk, Ended, Link, MoveReport, Order, Report, WorkerConfig};
 use agent::Agent;
-use relocate::{Answers, Files, in_full};
+use relocate::{Answers, Files};
 
 /// How long an I/O processor may take to acknowledge its address limits.
 const ACKNOWLEDGE: Duration = Duration::from_secs(10);

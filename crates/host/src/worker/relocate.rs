@@ -13,6 +13,7 @@ use relocation::{Action, Device, Driver, Event, Outcome, RangeRefused, Request};
 use storage_window::{Committed, Prepared, RelocateError, StorageWindow};
 
 use super::ToHost;
+use crate::in_full;
 use crate::link::{MoveReport, RangeAnswer, Report};
 
 /// What the worker's main thread knows of a relocation under way: where the
@@ -213,21 +214,6 @@ impl Worker {
             Some(Ok(_)) | None => Ok(()),
         })
     }
-}
-
-/// An error with its causes.
-pub(super) fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // Transparent errors say the same twice.
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 impl Driver for Worker {
