@@ -1,6 +1,8 @@
 //! Holds ARCHITECTURE.md against the tree: what it names exists, and crates
 //! depend only on crates of lower layers.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

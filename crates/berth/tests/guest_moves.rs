@@ -1,6 +1,8 @@
 //! A hundred random moves, legal and illegal, of running guests that verify
 //! their own memory, disk and clock the whole time.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use support::{Host, SelfCheck};

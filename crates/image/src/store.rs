@@ -117,7 +117,7 @@ pub(crate) fn command_line() -> String {
 
 /// That of the benchmark, which speaks before there is a virtio console.
 pub(crate) fn bench_command_line() -> String {
-    format!("{COMMAND_LINE} earlycon=sbi keep_bootcon")
+    format!("{COMMAND_LINE} earlycon=sbi keep_bootcon printk.devkmsg=on")
 }
 
 /// Digest of all that a root file system and its manifest depend on.

@@ -1,5 +1,6 @@
 //! A host of the test's own, driven by the program as a user would.
-#![allow(dead_code, reason = "not every test binary uses all of it")]
+#![allow(dead_code, unreachable_pub, reason = "not every test binary uses all of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -103,7 +104,7 @@ pub struct SelfCheck {
 impl SelfCheck {
     pub fn start(host: &Host, name: &str) -> Self {
         let mut child = host
-            .command(&["exec", name, "--", "/run/berth/self-check", "48", "/data/self-check"])
+            .command(&["exec", name, "--", "/run/berth/self-check", "16", "/data/self-check"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
