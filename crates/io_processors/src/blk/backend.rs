@@ -147,6 +147,21 @@ pub(super) struct RawDisk {
 }
 
 impl RawDisk {
+    /// Tells this disk from another of its length: FNV-1a of its beginning,
+    /// where file systems keep their identity. An overlay shows nonsense over
+    /// any base but its own.
+    pub(super) fn fingerprint(&self) -> io::Result<u64> {
+        const BEGINNING: u64 = 64 << 10;
+        let mut beginning = Vec::new();
+        let mut file = &self.file;
+        io::Seek::rewind(&mut file)?;
+        io::Read::read_to_end(&mut io::Read::take(file, BEGINNING), &mut beginning)?;
+        let start = 0xcbf2_9ce4_8422_2325;
+        Ok(beginning
+            .iter()
+            .fold(start, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)))
+    }
+
     pub(super) fn open(path: &Path, read_only: bool) -> Result<Self, OpenDiskError> {
         let failed = |source| OpenDiskError::File { path: path.into(), source };
         let file = OpenOptions::new().read(true).write(!read_only).open(path).map_err(failed)?;

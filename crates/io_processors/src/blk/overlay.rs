@@ -17,9 +17,9 @@ use super::vectored::{self, Buffers};
 /// First bytes of the file.
 const MAGIC: &[u8; 8] = b"BERTHOVL";
 /// The only layout so far.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes of the header: magic, version (u32), cluster size (u32), length of
-/// the disk (u64), zeros. Also the unit in which the map is written.
+/// the disk (u64), fingerprint of its base (u64), zeros. Also the unit in which the map is written.
 const BLOCK: u64 = 4096;
 /// The clusters begin at a multiple of this.
 const DATA_ALIGN: u64 = 64 << 10;
@@ -69,10 +69,11 @@ impl Overlay {
         if file.metadata().map_err(failed)?.len() == 0 {
             return Self::create(base, file, cluster.bytes()).map_err(failed);
         }
-        let mut header = [0; 24];
+        let mut header = [0; 32];
         file.read_exact_at(&mut header, 0).map_err(failed)?;
         let wrong = |reason| OpenDiskError::Overlay { path: path.into(), reason };
-        let cluster = check_header(header, base.length()).map_err(wrong)?;
+        let cluster = check_header(header, base.length(), base.fingerprint().map_err(failed)?)
+            .map_err(wrong)?;
         let mut overlay = Self::with(base, file, cluster);
         overlay.file.read_exact_at(&mut overlay.map, BLOCK).map_err(failed)?;
         Ok(overlay)
@@ -85,6 +86,7 @@ impl Overlay {
         header.extend(VERSION.to_le_bytes());
         header.extend((cluster as u32).to_le_bytes());
         header.extend(length.to_le_bytes());
+        header.extend(overlay.base.fingerprint()?.to_le_bytes());
         let end = overlay.data_start + length.div_ceil(cluster) * cluster;
         overlay.file.set_len(end)?;
         overlay.file.write_all_at(&header, 0)?;
@@ -152,15 +154,42 @@ impl Overlay {
 }
 
 /// The cluster size, if the header is one of an overlay of such a disk.
-fn check_header(header: [u8; 24], length: u64) -> Result<u64, &'static str> {
-    let [magic @ .., v0, v1, v2, v3, c0, c1, c2, c3, l0, l1, l2, l3, l4, l5, l6, l7] = header;
+fn check_header(header: [u8; 32], length: u64, base: u64) -> Result<u64, &'static str> {
+    let [
+        magic @ ..,
+        v0,
+        v1,
+        v2,
+        v3,
+        c0,
+        c1,
+        c2,
+        c3,
+        l0,
+        l1,
+        l2,
+        l3,
+        l4,
+        l5,
+        l6,
+        l7,
+        f0,
+        f1,
+        f2,
+        f3,
+        f4,
+        f5,
+        f6,
+        f7,
+    ] = header;
     if &magic != MAGIC {
         return Err("it is not an overlay");
     }
     if u32::from_le_bytes([v0, v1, v2, v3]) != VERSION {
         return Err("it has an unknown version");
     }
-    if u64::from_le_bytes([l0, l1, l2, l3, l4, l5, l6, l7]) != length {
+    let other_length = u64::from_le_bytes([l0, l1, l2, l3, l4, l5, l6, l7]) != length;
+    if other_length || u64::from_le_bytes([f0, f1, f2, f3, f4, f5, f6, f7]) != base {
         return Err("it belongs to another disk");
     }
     let cluster = u64::from(u32::from_le_bytes([c0, c1, c2, c3]));

@@ -307,3 +307,19 @@ proptest! {
         prop_assert!(bytes == model);
     }
 }
+
+/// An image that was built anew has another base of the same length; its old
+/// overlays would show a mixture of two file systems.
+#[test]
+fn an_overlay_of_another_base_is_refused() {
+    let directory = directory();
+    let path = file(directory.path(), "base", &[1; 8192]);
+    let mode = overlay_mode(directory.path(), ClusterSize::Kib4);
+    drop(open_disk(&path, &mode).expect("the disk opens"));
+    std::fs::write(&path, [2; 8192]).expect("written anew");
+    let refused = open_disk(&path, &mode).err();
+    assert!(matches!(
+        refused,
+        Some(OpenDiskError::Overlay { reason: "it belongs to another disk", .. })
+    ));
+}
