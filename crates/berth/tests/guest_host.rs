@@ -60,8 +60,9 @@ fn host_pid(host: &Host) -> String {
     std::fs::read_to_string(host.path("state/lock")).unwrap().trim().to_owned()
 }
 
-/// Process id of a partition's worker: the host's child of that name.
-fn worker(host: &Host, name: &str) -> String {
+/// Process id of a partition's worker: the host's child of that name, if there
+/// is one.
+fn find_worker(host: &Host, name: &str) -> Option<String> {
     let parent = format!("PPid:\t{}\n", host_pid(host));
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let mut found = processes.filter(|entry| {
@@ -69,7 +70,11 @@ fn worker(host: &Host, name: &str) -> String {
         let named = read("cmdline").starts_with(format!("berth: {name}\0").as_bytes());
         named && String::from_utf8_lossy(&read("status")).contains(&parent)
     });
-    found.next().expect("a worker").file_name().into_string().unwrap()
+    Some(found.next()?.file_name().into_string().unwrap())
+}
+
+fn worker(host: &Host, name: &str) -> String {
+    find_worker(host, name).expect("a worker")
 }
 
 fn kill(pid: &str) {
@@ -213,7 +218,10 @@ fn guest_stops_and_starts_by_command_and_by_itself() {
     let (before, pid) = (uptime(&host, "b"), worker(&host, "b"));
     host.run(&["exec", "b", "--", "reboot", "-f"]);
     let deadline = Instant::now() + Duration::from_secs(60);
-    while host.partition("b")["state"] != "running" || worker(&host, "b") == pid {
+    // The old worker may end between the two questions.
+    while host.partition("b")["state"] != "running"
+        || find_worker(&host, "b").is_none_or(|now| now == pid)
+    {
         assert!(Instant::now() < deadline, "not started anew after its reboot");
         std::thread::sleep(Duration::from_millis(50));
     }
