@@ -22,7 +22,7 @@ mod vcpu_control;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use engine::{Exit, Vcpu};
+use engine::{Exit, Fence, Vcpu};
 use engine_soft::{Clock, SoftConfig, SoftVcpu};
 use io_processors::{
     AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, GuestStorage, IoProcessor, OpenDiskError,
@@ -194,6 +194,15 @@ impl Machine {
         self.control.resume();
     }
 
+    /// Has every vCPU forget where it found storage before its next guest
+    /// instruction. Called while the vCPUs are stopped, after the window has
+    /// shrunk and before [`Machine::resume_vcpus`].
+    pub fn forget_translations(&self) {
+        for handle in self.control.handles() {
+            handle.request_fence(Fence::Translations { start: 0, size: u64::MAX });
+        }
+    }
+
     /// The I/O processors, in order of their slots.
     #[must_use]
     pub fn io_processors(&self) -> &[Arc<dyn IoProcessor>] {
@@ -259,13 +268,14 @@ fn load_guest(
     io_processors: usize,
 ) -> Result<HartStart, MachineError> {
     let memory = window.memory();
-    let layout = boot::load(memory, window.size(), &config.kernel, config.initrd.as_deref())?;
+    let storage = window.layout().boot_size();
+    let layout = boot::load(memory, storage, &config.kernel, config.initrd.as_deref())?;
     let mut rng_seed = [0; 64];
     rustix::rand::getrandom(&mut rng_seed, rustix::rand::GetRandomFlags::empty())
         .map_err(|source| MachineError::Host { what: "random numbers", source: source.into() })?;
     let tree = device_tree::write(&device_tree::Description {
         vcpus: config.vcpus.into(),
-        storage: window.size(),
+        storage,
         command_line: &config.command_line,
         initrd: layout.initrd,
         io_processors,
@@ -297,10 +307,9 @@ impl Runner {
                 Pass::Start(HartStart { entry, opaque }) => self.vcpu.riscv().start(entry, opaque),
                 Pass::Go => {}
             }
-            let exit = self.vcpu.run(&*self.bus);
-            self.control.leave(self.hart);
-            match exit {
+            match self.vcpu.run(&*self.bus) {
                 Exit::Kicked => {}
+                // Still inside: the call may read guest storage.
                 Exit::FirmwareCall => match self.firmware.call(self.hart, self.vcpu.riscv()) {
                     After::Continue | After::HartStopped => {}
                     After::End(why) => self.control.end(why),
@@ -312,6 +321,7 @@ impl Runner {
                     ),
                 }),
             }
+            self.control.leave(self.hart);
         }
     }
 

@@ -70,14 +70,23 @@ impl Mapping {
         offset: u64,
         length: usize,
     ) -> io::Result<()> {
-        if length > self.length {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
+        self.map_file_at(0, file, offset, length)
+    }
+
+    /// The same, `at` bytes (a multiple of the page size) from the start.
+    pub(crate) fn map_file_at(
+        &self,
+        at: usize,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        length: usize,
+    ) -> io::Result<()> {
+        self.check(at, length)?;
         // SAFETY: replaces pages inside this value's own range. Whoever holds
         // pointers into it reads and writes shared memory either way.
         unsafe {
             rustix::mm::mmap(
-                self.base.cast(),
+                self.base.add(at).cast(),
                 length,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE,
@@ -135,11 +144,39 @@ impl Mapping {
     /// Makes everything in it inaccessible.
     #[cfg(test)]
     pub(crate) fn revoke(&self) {
-        // SAFETY: replaces this value's own pages.
+        self.hide(0, self.length).unwrap();
+    }
+
+    /// Makes `length` bytes from `at` inaccessible. The addresses stay
+    /// reserved: nothing else can come to lie there.
+    pub(crate) fn hide(&self, at: usize, length: usize) -> io::Result<()> {
+        self.check(at, length)?;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: replaces pages of this value's own.
         unsafe {
-            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-            rustix::mm::mmap_anonymous(self.base.cast(), self.length, ProtFlags::empty(), flags)
-                .unwrap();
+            let start = self.base.add(at).cast();
+            rustix::mm::mmap_anonymous(start, length, ProtFlags::empty(), flags)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the memory behind `length` bytes from `at` back to the host; they
+    /// read as zero then, here and in every other mapping of the file.
+    pub(crate) fn discard(&self, at: usize, length: usize) -> io::Result<()> {
+        fault::check(Point::Punch)?;
+        self.check(at, length)?;
+        // SAFETY: inside this value's range, which is shared memory whose
+        // content anybody may change at any time.
+        unsafe {
+            let start = self.base.add(at).cast();
+            Ok(rustix::mm::madvise(start, length, Advice::LinuxRemove)?)
+        }
+    }
+
+    fn check(&self, at: usize, length: usize) -> io::Result<()> {
+        match at.checked_add(length) {
+            Some(end) if end <= self.length => Ok(()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 
@@ -148,9 +185,7 @@ impl Mapping {
     /// leaves it to the first touch.
     pub(crate) fn populate(&self, offset: usize, length: usize, write: bool) -> io::Result<()> {
         fault::check(Point::Populate)?;
-        if offset.checked_add(length).is_none_or(|end| end > self.length) {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
+        self.check(offset, length)?;
         let advice = if write { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
         // SAFETY: inside this value's range; populating changes no content.
         match unsafe { rustix::mm::madvise(self.base.add(offset).cast(), length, advice) } {

@@ -239,8 +239,8 @@ impl Shared {
             return Err(SetAddressLimitsError::Ended { processor });
         }
         if control.limits != Some(limits) {
-            let expected = control.limits.map_or(0, |limits| limits.size);
-            return Err(SetAddressLimitsError::Size { processor, size: limits.size, expected });
+            let present = control.limits.map_or(0, |limits| limits.size);
+            return Err(SetAddressLimitsError::Size { processor, size: limits.size, present });
         }
         Ok(Acknowledged { processor, limits })
     }

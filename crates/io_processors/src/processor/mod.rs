@@ -52,8 +52,9 @@ pub trait IoProcessor: Send + Sync {
     /// Waits until idle; `false` if still busy at `deadline`.
     fn wait_idle(&self, deadline: Instant) -> bool;
 
-    /// "Set address limits": the partition's storage is at `limits` now.
-    /// Returns once the processor's own thread has taken it in.
+    /// "Set address limits": the partition's storage is at `limits` now, of
+    /// which there must be as much. Returns once the processor's own thread has
+    /// taken it in; it reaches for nothing outside from then on.
     ///
     /// # Errors
     /// [`SetAddressLimitsError`]; the processor keeps its old limits then.
@@ -88,15 +89,15 @@ pub enum SetAddressLimitsError {
         /// Its name.
         processor: String,
     },
-    /// The size is not that of the storage it works on.
-    #[error("I/O processor {processor} works on {expected} bytes of storage, not on {size}")]
+    /// There is less storage than the limits say.
+    #[error("I/O processor {processor} keeps its {present} bytes of storage: there are not {size}")]
     Size {
         /// Its name.
         processor: String,
         /// Size in the refused limits, in bytes.
         size: u64,
-        /// Size of its storage, in bytes.
-        expected: u64,
+        /// Size in the limits it keeps, in bytes.
+        present: u64,
     },
     /// Its thread has ended.
     #[error("I/O processor {processor} has ended: restart the partition")]
