@@ -25,8 +25,8 @@ use std::thread::JoinHandle;
 use engine::{Exit, Fence, Vcpu};
 use engine_soft::{Clock, SoftConfig, SoftVcpu};
 use io_processors::{
-    AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, GuestStorage, IoProcessor, OpenDiskError,
-    Processor, Rng, StartError, VirtioDevice, open_disk,
+    AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, GuestStorage, IoProcessor, Mem, MemEnd,
+    OpenDiskError, Processor, Rng, StartError, VirtioDevice, open_disk,
 };
 use storage_window::StorageWindow;
 
@@ -92,6 +92,7 @@ pub struct Machine {
     bus: Arc<Bus>,
     console: ConsoleEnd,
     agent: ChannelEnd,
+    memory: Option<MemEnd>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -117,6 +118,11 @@ impl Machine {
             devices.add(format!("blk{index}"), Blk::new(backend, &format!("berth-{index}")))?;
         }
         devices.add("rng".into(), Rng)?;
+        let mut memory = None;
+        if let Some((device, end)) = Mem::new(window.layout()) {
+            devices.add("mem".into(), device)?;
+            memory = Some(end);
+        }
         let io_processors = devices.processors;
 
         let boot = load_guest(config, window, io_processors.len())?;
@@ -140,6 +146,7 @@ impl Machine {
             bus,
             console: console_end.clone(),
             agent: agent_end,
+            memory,
             threads: Mutex::default(),
         };
         machine.start_threads(config, window, vcpus, console_end)?;
@@ -219,6 +226,19 @@ impl Machine {
     #[must_use]
     pub fn agent(&self) -> &ChannelEnd {
         &self.agent
+    }
+
+    /// The host's end of the device by which the guest gets storage behind what
+    /// it booted in, and gives it back. `None` if the window cannot grow.
+    ///
+    /// To expand: grow the window, have every I/O processor acknowledge the new
+    /// address limits, then [`MemEnd::request`]. To shrink: request less, wait;
+    /// then, with the vCPUs stopped and the I/O processors idle, look again how
+    /// much must stay ([`io_processors::MemState::end`]), shrink the window to
+    /// that, [`Machine::forget_translations`], and set the address limits.
+    #[must_use]
+    pub fn memory(&self) -> Option<&MemEnd> {
+        self.memory.as_ref()
     }
 
     /// Waits until the machine has ended, and says how.

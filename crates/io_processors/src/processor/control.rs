@@ -191,6 +191,13 @@ impl Shared {
         self.work.notify_one();
     }
 
+    pub(crate) fn configure(&self, config: Vec<u8>, tell: bool) {
+        let ready = self.control().registers.configure(config);
+        if ready && tell {
+            self.interrupt.raise(CONFIGURATION);
+        }
+    }
+
     pub(super) fn quiesce(&self) {
         let mut control = self.control();
         control.quiesced = true;
