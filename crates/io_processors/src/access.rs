@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use storage_window::GuestLayout;
 use vm_memory::guest_memory::GuestMemorySliceIterator;
 use vm_memory::{
-    GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap,
-    GuestMemoryRegion, Permissions,
+    GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, Permissions,
 };
 
 /// Bytes of a page: the unit that has a storage key.
@@ -18,13 +18,24 @@ const CHANGE: u8 = 0x02;
 
 /// A guest's storage as an I/O processor needs it: the memory and its keys.
 pub trait GuestStorage: Send + Sync {
-    /// The memory: one region, at the guest physical address where the guest
-    /// sees it. The same region for as long as the storage lives.
+    /// The memory, at the guest physical addresses where the guest sees it: a
+    /// region for each part of the layout. The same regions for as long as the
+    /// storage lives; what is behind its size must not be touched.
     fn memory(&self) -> &GuestMemoryMmap;
 
-    /// The storage key of the page `page` pages after the region's start;
-    /// `page` is inside the region.
+    /// Where the guest sees the storage. Never changes.
+    fn layout(&self) -> GuestLayout;
+
+    /// Bytes of storage now.
+    fn size(&self) -> u64;
+
+    /// The storage key of the page `page` pages after the first; `page` is
+    /// inside the storage.
     fn key_cell(&self, page: usize) -> &AtomicU8;
+
+    /// Forgets the contents and keys of `count` bytes from `offset`, both in
+    /// whole pages and inside the storage: they are zero then.
+    fn discard(&self, offset: u64, count: u64);
 }
 
 impl GuestStorage for storage_window::StorageWindow {
@@ -32,8 +43,20 @@ impl GuestStorage for storage_window::StorageWindow {
         Self::memory(self)
     }
 
+    fn layout(&self) -> GuestLayout {
+        Self::layout(self)
+    }
+
+    fn size(&self) -> u64 {
+        Self::size(self)
+    }
+
     fn key_cell(&self, page: usize) -> &AtomicU8 {
         Self::key_cell(self, page)
+    }
+
+    fn discard(&self, offset: u64, count: u64) {
+        Self::discard(self, offset, count);
     }
 }
 
@@ -55,22 +78,18 @@ pub struct AddressLimits {
 /// transfer will be enforced.
 pub struct GuestAccess {
     storage: Arc<dyn GuestStorage>,
-    base: u64,
+    layout: GuestLayout,
     size: u64,
     limits: Option<AddressLimits>,
 }
 
 impl GuestAccess {
     pub(crate) fn new(storage: Arc<dyn GuestStorage>) -> Self {
-        let (base, size) = storage
-            .memory()
-            .iter()
-            .next()
-            .map_or((0, 0), |region| (region.start_addr().0, region.len()));
-        Self { storage, base, size, limits: None }
+        let (layout, size) = (storage.layout(), storage.size());
+        Self { storage, layout, size, limits: None }
     }
 
-    /// Bytes of storage the guest has, from its first address.
+    /// Bytes of storage within the address limits.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
@@ -81,28 +100,44 @@ impl GuestAccess {
         self.limits
     }
 
-    pub(crate) fn set_limits(&mut self, limits: AddressLimits) {
+    /// Works within `limits` from now on; false if there is less storage than
+    /// they say.
+    pub(crate) fn set_limits(&mut self, limits: AddressLimits) -> bool {
+        if limits.size > self.storage.size() {
+            return false;
+        }
+        self.size = limits.size;
         self.limits = Some(limits);
+        true
     }
 
     /// Whether all `count` bytes from `address` are guest storage.
     #[must_use]
     pub fn contains(&self, address: GuestAddress, count: u64) -> bool {
-        address
-            .0
-            .checked_sub(self.base)
-            .and_then(|offset| offset.checked_add(count))
-            .is_some_and(|end| end <= self.size)
+        self.offset(address, count).is_some()
     }
 
-    /// Sets the bits that a transfer of `count` bytes, all inside, leaves in
-    /// the keys. A write counts as a reference too, as on System/370.
-    fn mark(&self, address: GuestAddress, count: u64, access: Permissions) {
+    /// Offset in the storage of `count` bytes from `address` that are all
+    /// within the limits.
+    fn offset(&self, address: GuestAddress, count: u64) -> Option<u64> {
+        self.layout.offset(address.0, count, self.size)
+    }
+
+    /// Forgets the contents and keys of `count` bytes from `address`, both in
+    /// whole pages, as far as they are within the limits.
+    pub fn discard(&self, address: GuestAddress, count: u64) {
+        if let Some(offset) = self.offset(address, count) {
+            self.storage.discard(offset, count);
+        }
+    }
+
+    /// Sets the bits that a transfer of `count` bytes from `offset`, all inside,
+    /// leaves in the keys. A write counts as a reference too, as on System/370.
+    fn mark(&self, offset: u64, count: u64, access: Permissions) {
         if count == 0 {
             return;
         }
         let bits = if access.has_write() { REFERENCE | CHANGE } else { REFERENCE };
-        let offset = address.0 - self.base;
         for page in offset / PAGE_SIZE..=(offset + count - 1) / PAGE_SIZE {
             let Ok(page) = usize::try_from(page) else { return };
             let key = self.storage.key_cell(page);
@@ -129,10 +164,10 @@ impl GuestMemory for GuestAccess {
         count: usize,
         access: Permissions,
     ) -> Result<impl GuestMemorySliceIterator<'a, ()>, GuestMemoryError> {
-        if !self.contains(address, count as u64) {
-            return Err(GuestMemoryError::InvalidGuestAddress(address));
-        }
-        self.mark(address, count as u64, access);
+        let offset = self
+            .offset(address, count as u64)
+            .ok_or(GuestMemoryError::InvalidGuestAddress(address))?;
+        self.mark(offset, count as u64, access);
         Ok(GuestMemoryBackend::get_slices(self.storage.memory(), address, count))
     }
 }

@@ -15,6 +15,8 @@ pub(crate) enum Point {
     Scan,
     /// Punching a hole.
     Punch,
+    /// Mapping what is added to a window.
+    MapTail,
     /// Moving the keys' mapping into the window.
     RemapKeys,
     /// Moving the storage's mapping into the window.

@@ -201,6 +201,13 @@ impl Shared {
         self.work.notify_one();
     }
 
+    pub(crate) fn configure(&self, config: Vec<u8>, tell: bool) {
+        let ready = self.control().registers.configure(config);
+        if ready && tell {
+            self.interrupt.raise(CONFIGURATION);
+        }
+    }
+
     pub(super) fn quiesce(&self) {
         let mut control = self.control();
         control.quiesced = true;
@@ -259,9 +266,9 @@ impl Shared {
             return ended.then_some(Err(SetAddressLimitsError::Ended { processor }));
         }
         if control.limits != Some(limits) {
-            let expected = control.limits.map_or(0, |limits| limits.size);
+            let present = control.limits.map_or(0, |limits| limits.size);
             let size = limits.size;
-            return Some(Err(SetAddressLimitsError::Size { processor, size, expected }));
+            return Some(Err(SetAddressLimitsError::Size { processor, size, present }));
         }
         Some(Ok(Acknowledged { processor, limits }))
     }

@@ -52,8 +52,9 @@ pub trait IoProcessor: Send + Sync {
     /// Waits until idle; `false` if still busy at `deadline`.
     fn wait_idle(&self, deadline: Instant) -> bool;
 
-    /// "Set address limits": the partition's storage is at `limits` now. Does
-    /// not wait: [`acknowledgement`](Self::acknowledgement) does, so that many
+    /// "Set address limits": the partition's storage is at `limits` now, of
+    /// which there must be as much; the processor reaches for nothing outside
+    /// once it has acknowledged them. Does not wait: [`acknowledgement`](Self::acknowledgement) does, so that many
     /// processors can be told at once.
     ///
     /// # Errors
@@ -116,15 +117,15 @@ pub enum SetAddressLimitsError {
         /// Its name.
         processor: String,
     },
-    /// The size is not that of the storage it works on.
-    #[error("I/O processor {processor} works on {expected} bytes of storage, not on {size}")]
+    /// There is less storage than the limits say.
+    #[error("I/O processor {processor} keeps its {present} bytes of storage: there are not {size}")]
     Size {
         /// Its name.
         processor: String,
         /// Size in the refused limits, in bytes.
         size: u64,
-        /// Size of its storage, in bytes.
-        expected: u64,
+        /// Size in the limits it keeps, in bytes.
+        present: u64,
     },
     /// Its thread has ended.
     #[error("I/O processor {processor} has ended: restart the partition")]
