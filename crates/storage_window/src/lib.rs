@@ -22,6 +22,7 @@
 //! manager does that (crate `main_storage`).
 #![expect(unsafe_code, reason = "maps, copies and remaps memory that guests use")]
 
+mod backing;
 mod copy_page;
 mod fault;
 mod mapping;
@@ -33,8 +34,9 @@ mod window;
 
 pub mod bench;
 
+pub use backing::{Backing, HugePage};
 pub use relocate::{Committed, Copied, CopyReport, Prepared, Progress, RelocateError};
-pub use storage::{Backing, CreateError, DiscardError, MainStorage};
+pub use storage::{CreateError, DiscardError, MainStorage};
 pub use window::{MapError, StorageWindow};
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
 use crate::mapping::Mapping;
-use crate::storage::{KEYS_PER_BLOCK, key_offset, keys_of};
+use crate::storage::{KEYS_PER_BLOCK, key_offset, keys_of, total};
 
 /// Why a range could not be mapped.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +83,7 @@ impl StorageWindow {
             return Err(unreachable());
         }
         inside(storage_fd, keys_fd, range)?;
-        let storage = Mapping::reserve(reserved)?;
+        let storage = Mapping::reserve_for(storage_fd, reserved)?;
         storage.map_file(storage_fd, range.origin(), size)?;
         let keys = Mapping::reserve(bytes(blocks * KEYS_PER_BLOCK)?)?;
         let (offset, length) = keys_of(range);
@@ -197,12 +197,8 @@ pub(crate) fn inside(
     keys: BorrowedFd<'_>,
     range: StorageRange,
 ) -> Result<(), MapError> {
-    let length = |file| -> io::Result<u64> {
-        Ok(u64::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0))
-    };
-    let total = length(storage)?;
-    let (offset, keys_length) = keys_of(range);
-    if range.end() > total || offset + keys_length > length(keys)? {
+    let total = total(storage, keys)?;
+    if range.end() > total {
         return Err(MapError::Outside { range, total: Size(total) });
     }
     Ok(())
