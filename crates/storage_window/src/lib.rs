@@ -34,6 +34,7 @@
 //! manager does that (crate `main_storage`).
 #![expect(unsafe_code, reason = "maps, copies and remaps memory that guests use")]
 
+mod backing;
 mod copy_page;
 mod fault;
 mod flight;
@@ -49,11 +50,12 @@ mod window;
 
 pub mod bench;
 
+pub use backing::{Backing, HugePage};
 pub use layout::{GuestLayout, HOT_PLUG_ALIGNMENT};
 pub use live::{CHUNK, Slid, SlideReport};
 pub use relocate::{Committed, Copied, CopyReport, Prepared, Progress, RelocateError};
 pub use resize::ResizeError;
-pub use storage::{Backing, CreateError, DiscardError, MainStorage};
+pub use storage::{CreateError, DiscardError, MainStorage};
 pub use window::{MapError, StorageWindow};
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ const ALIGNMENT: usize = 2 << 20;
 #[derive(Debug)]
 pub(crate) struct Mapping {
     // `length` bytes from `base` are reserved or mapped by this value and
-    // unmapped when it is dropped; `base` is a multiple of ALIGNMENT.
+    // unmapped when it is dropped; `base` is a multiple of ALIGNMENT and of
+    // the pages of the file that is mapped there.
     base: *mut u8,
     length: usize,
 }
@@ -33,7 +34,19 @@ impl Mapping {
     /// Reserves `length` bytes (a positive multiple of the page size) that
     /// nothing can be read from or written to.
     pub(crate) fn reserve(length: usize) -> io::Result<Self> {
-        let padded = length.checked_add(ALIGNMENT).ok_or(io::ErrorKind::OutOfMemory)?;
+        Self::reserve_aligned(length, ALIGNMENT)
+    }
+
+    /// The same, where `file` can be mapped: the pages of a file can be huge.
+    pub(crate) fn reserve_for(file: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
+        let page = usize::try_from(rustix::fs::fstat(file)?.st_blksize).unwrap_or(0);
+        let alignment = if page.is_power_of_two() { page.max(ALIGNMENT) } else { ALIGNMENT };
+        Self::reserve_aligned(length, alignment)
+    }
+
+    /// `alignment` is a power of two and a multiple of the page size.
+    fn reserve_aligned(length: usize, alignment: usize) -> io::Result<Self> {
+        let padded = length.checked_add(alignment).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice.
         let start = unsafe {
             rustix::mm::mmap_anonymous(
@@ -44,8 +57,8 @@ impl Mapping {
             )?
         }
         .cast::<u8>();
-        let before = start.align_offset(ALIGNMENT);
-        // SAFETY: `before` is below ALIGNMENT, so all three pieces are parts of
+        let before = start.align_offset(alignment);
+        // SAFETY: `before` is below the alignment, so all three pieces are parts of
         // the mapping just made, and nobody knows the two that are returned.
         let base = unsafe {
             let base = start.add(before);
@@ -58,7 +71,7 @@ impl Mapping {
 
     /// Reserves `length` bytes and maps `file` there from `offset`.
     pub(crate) fn of_file(file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<Self> {
-        let mapping = Self::reserve(length)?;
+        let mapping = Self::reserve_for(file, length)?;
         mapping.map_file(file, offset, length)?;
         Ok(mapping)
     }
@@ -189,6 +202,33 @@ impl Mapping {
             )
         };
         moved.ok().map(|_| spare)
+    }
+
+    /// Has the memory of what is mapped come from NUMA node `node` (below 64).
+    pub(crate) fn bind(&self, node: u32) -> io::Result<()> {
+        let mask = 1u64 << node;
+        // SAFETY: sets a policy for this value's own range; the mask is read
+        // during the call only, and 64 bits of it exist. The kernel counts one
+        // bit less than it is told.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_mbind,
+                self.base,
+                self.length,
+                libc::MPOL_BIND,
+                &raw const mask,
+                u64::BITS + 1,
+                0,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Makes every byte zero. All of it is mapped, and nobody else uses it.
+    pub(crate) fn clear(&self) {
+        // SAFETY: this value's own range, mapped for writing by the caller's
+        // promise, of which no references exist.
+        unsafe { self.base.write_bytes(0, self.length) };
     }
 
     /// Makes everything in it inaccessible.

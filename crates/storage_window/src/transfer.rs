@@ -8,7 +8,7 @@ use main_storage::{Direction, MovePlan, PAGE_SIZE, PAGES_PER_BLOCK};
 
 use crate::copy_page::{self, CopyPage};
 use crate::runs::Run;
-use crate::storage::{key_offset, punch};
+use crate::storage::{give_back, key_offset};
 
 /// One range of main storage and its keys as mapped in this process.
 #[derive(Clone, Copy)]
@@ -183,7 +183,7 @@ impl Transfer<'_> {
         let to = self.plan.to().origin();
         let start = (to + pages.start * PAGE_SIZE).max(overlap.origin());
         let end = (to + pages.end * PAGE_SIZE).min(overlap.end());
-        if start < end && punch(self.file, start, end - start).is_err() {
+        if start < end && give_back(self.file, start, end - start).is_err() {
             // What cannot be given back can still be made zero.
             // SAFETY: part of the destination, mapped by the caller's promise.
             unsafe {

@@ -222,6 +222,8 @@ impl Shared {
                 Report::NotReady => self.set_ready(process, false),
                 Report::Question { origin, reserve } => self.answer(process, origin, reserve),
                 report @ (Report::Copying { .. } | Report::Moved(_)) => process.tell_mover(report),
+                // Heard when the worker was adopted.
+                Report::Hello(_) => {}
                 Report::Ended(ended) => last = Some(ended),
             }
         }
