@@ -11,6 +11,8 @@ pub(crate) enum Point {
     Populate,
     /// Making a chunk read only.
     Protect,
+    /// One step of an exchange.
+    Swap,
     /// Looking for holes.
     Scan,
     /// Punching a hole.

@@ -34,8 +34,10 @@
 //! manager does that (crate `main_storage`).
 #![expect(unsafe_code, reason = "maps, copies and remaps memory that guests use")]
 
+mod adopt;
 mod backing;
 mod copy_page;
+mod exchange;
 mod fault;
 mod flight;
 mod layout;
@@ -50,7 +52,9 @@ mod window;
 
 pub mod bench;
 
+pub use adopt::{Adopted, Adoption};
 pub use backing::{Backing, HugePage};
+pub use exchange::{Exchange, ExchangeReport};
 pub use layout::{GuestLayout, HOT_PLUG_ALIGNMENT};
 pub use live::{CHUNK, Slid, SlideReport};
 pub use relocate::{Committed, Copied, CopyReport, Prepared, Progress, RelocateError};
