@@ -50,7 +50,7 @@ pub use device::{VirtioDevice, Waker};
 pub use mem::{MEM_BLOCK, Mem, MemEnd, MemRequestError, MemState};
 pub use processor::{
     Acknowledged, InterruptLine, IoProcessor, IoStatistics, Processor, SetAddressLimitsError,
-    StartError,
+    StartError, Told,
 };
 pub use ring::{QueueFault, Ring};
 pub use rng::Rng;

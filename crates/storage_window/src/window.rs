@@ -15,7 +15,7 @@ use vm_memory::{
 
 use crate::layout::GuestLayout;
 use crate::mapping::Mapping;
-use crate::storage::{KEYS_PER_BLOCK, key_offset, keys_of};
+use crate::storage::{KEYS_PER_BLOCK, key_offset, keys_of, total};
 
 /// Why a range could not be mapped.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +89,7 @@ impl StorageWindow {
         let layout = GuestLayout::new(guest_base, range.size(), blocks * BLOCK_SIZE)
             .ok_or_else(unreachable)?;
         inside(storage_fd, keys_fd, range)?;
-        let storage = Mapping::reserve(bytes(layout.reach())?)?;
+        let storage = Mapping::reserve_for(storage_fd, bytes(layout.reach())?)?;
         storage.map_file(storage_fd, range.origin(), bytes(range.size())?)?;
         let keys = Mapping::reserve(bytes(blocks * KEYS_PER_BLOCK)?)?;
         let (offset, length) = keys_of(range);
@@ -270,12 +270,8 @@ pub(crate) fn inside(
     keys: BorrowedFd<'_>,
     range: StorageRange,
 ) -> Result<(), MapError> {
-    let length = |file| -> io::Result<u64> {
-        Ok(u64::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0))
-    };
-    let total = length(storage)?;
-    let (offset, keys_length) = keys_of(range);
-    if range.end() > total || offset + keys_length > length(keys)? {
+    let total = total(storage, keys)?;
+    if range.end() > total {
         return Err(MapError::Outside { range, total: Size(total) });
     }
     Ok(())
