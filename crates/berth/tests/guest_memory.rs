@@ -177,7 +177,7 @@ impl Guest {
 
     /// Does `body` while nobody touches the guest's storage.
     fn stopped(&self, body: impl FnOnce()) {
-        self.machine.stop_vcpus();
+        assert!(self.machine.stop_vcpus(patience()));
         self.quiesce();
         body();
         self.set_limits();
