@@ -14,8 +14,8 @@
 //! [`ChannelEnd`]) fill and drain bounded buffers and wake that thread.
 //!
 //! Whatever happens to guest storage happens through [`GuestAccess`]: it
-//! checks the address limits and keeps the storage keys' reference and change
-//! bits. Nothing else in this crate holds a way to guest storage.
+//! checks the address limits and the storage keys, and keeps the keys' reference
+//! and change bits. Nothing else in this crate holds a way to guest storage.
 //!
 //! The standard is Virtual I/O Device (VIRTIO) Version 1.2; section numbers in
 //! this crate are its.
@@ -32,6 +32,7 @@ mod console;
 mod device;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod guest_driver;
+mod keys;
 mod processor;
 mod ring;
 mod rng;

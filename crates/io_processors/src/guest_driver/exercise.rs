@@ -1,6 +1,8 @@
 //! A guest that does anything: the body of the fuzz target and of a property
 //! test.
 
+use main_storage::AccessKey;
+
 use super::{BASE, Driver, MemoryDisk, patience};
 use crate::{AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, IoProcessor, Rng};
 
@@ -12,8 +14,8 @@ enum End {
 }
 
 /// Takes `data` as what a hostile guest does to a device, and does it: stores
-/// to registers in any order, rings and descriptors full of nonsense, resets
-/// in the middle. Whatever it is, the device must become idle when quiesced,
+/// to registers in any order, rings and descriptors full of nonsense, storage
+/// keys that forbid anything, resets in the middle. Whatever it is, the device must become idle when quiesced,
 /// acknowledge new address limits, and work again after a reset.
 ///
 /// # Panics
@@ -45,12 +47,13 @@ pub fn exercise(data: &[u8]) {
     let acknowledged = driver.processor.set_address_limits(limits);
     assert_eq!(acknowledged.map(|word| word.limits), Ok(limits));
     driver.processor.resume();
+    driver.processor.set_access_key(AccessKey::default());
     driver.initialise(0);
     assert!(driver.processor.wait_idle(patience()), "a reset device becomes idle");
 }
 
 fn step(input: &mut Input<'_>, driver: &mut Driver, end: &End) {
-    match input.byte() % 8 {
+    match input.byte() % 9 {
         0 => {
             let at = u64::from(input.half()) % 0x120;
             let bytes = input.word().to_le_bytes();
@@ -84,7 +87,14 @@ fn step(input: &mut Input<'_>, driver: &mut Driver, end: &End) {
             assert!(driver.processor.wait_idle(patience()), "a quiesced device becomes idle");
             driver.processor.resume();
         }
-        _ => host(input, end),
+        7 => host(input, end),
+        _ => {
+            let page = BASE + u64::from(input.half()) % 1024 * 4096;
+            driver.storage.set_key(page, input.byte() & 0xfe);
+            if let Some(key) = AccessKey::new(input.byte()) {
+                driver.processor.set_access_key(key);
+            }
+        }
     }
 }
 
