@@ -19,7 +19,10 @@ pub mod client;
 pub mod control;
 mod daemon;
 pub mod host_file;
+mod journal;
+pub mod keeper;
 mod link;
+mod lockdown;
 mod state_dir;
 pub mod worker;
 

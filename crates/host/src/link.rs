@@ -7,16 +7,20 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use main_storage::StorageRange;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::control::MoveMode;
 
 /// Bytes of a packet.
 const MAX_PACKET: usize = 96 << 10;
@@ -79,12 +83,14 @@ impl TryFrom<Place> for StorageRange {
 pub(crate) enum Order {
     /// Make the machine and start it. With the files of storage and keys.
     Start(Box<WorkerConfig>),
+    /// Say who you are: answers [`Report::Hello`].
+    Hello,
     /// Run a command. With the client's connection.
     Exec { argv: Vec<String>, env: Vec<(String, String)>, cwd: String },
     /// Attach to the console. With the client's connection.
     Console,
     /// Relocate. With the files of storage and keys.
-    Move { from: Place, origin: u64, wait_ms: u64 },
+    Move { from: Place, origin: u64, mode: MoveMode, wait_ms: u64 },
     /// The resource manager's answer to [`Report::Question`].
     Answer { refused: Option<RangeAnswer> },
     /// Ask the guest to power off; make it after `wait_ms`.
@@ -102,6 +108,8 @@ pub(crate) struct RangeAnswer {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "snake_case")]
 pub(crate) enum Report {
+    /// Who it is and where.
+    Hello(Introduction),
     /// The guest was entered.
     Started,
     /// The guest's agent serves commands.
@@ -116,6 +124,29 @@ pub(crate) enum Report {
     Moved(MoveReport),
     /// The machine has ended; the worker does so next.
     Ended(Ended),
+}
+
+/// What a worker says of itself to a host that finds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Introduction {
+    /// Its partition.
+    pub(crate) name: String,
+    /// Where its storage is. While a relocation is under way it may be at its
+    /// destination already.
+    pub(crate) range: Place,
+    /// Whether its guest serves commands.
+    pub(crate) ready: bool,
+    /// The relocation under way; [`Report::Moved`] follows when it ends.
+    pub(crate) moving: Option<Relocating>,
+}
+
+/// A relocation that a worker has not ended yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Relocating {
+    /// Where the storage was.
+    pub(crate) from: Place,
+    /// Where it will be.
+    pub(crate) to: Place,
 }
 
 /// How a relocation ended.
@@ -152,6 +183,12 @@ pub(crate) enum Ended {
 /// One end of a link.
 #[derive(Debug)]
 pub(crate) struct Link(OwnedFd);
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 fn address(path: &Path) -> io::Result<SocketAddrUnix> {
     Ok(SocketAddrUnix::new(path)?)
@@ -205,8 +242,12 @@ impl Link {
     }
 
     /// Sends one message, unless that would mean waiting.
-    pub(crate) fn send_now<T: Serialize>(&self, message: &T) -> io::Result<()> {
-        self.send_with(message, &[], SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+    pub(crate) fn send_now<T: Serialize>(
+        &self,
+        message: &T,
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        self.send_with(message, fds, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
     }
 
     /// Sends one message.
@@ -266,6 +307,30 @@ impl Link {
         Ok(Some((serde_json::from_slice(&packet[..received.bytes])?, fds)))
     }
 
+    /// As [`Link::receive`], but waits no longer than `limit`.
+    pub(crate) fn receive_within<T: DeserializeOwned>(
+        &self,
+        limit: Duration,
+    ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+            let mut waited = [PollFd::new(&self.0, PollFlags::IN)];
+            match poll(&mut waited, Some(&timeout)) {
+                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(_) => return self.receive(),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The user whose process is at the other end, as the kernel knows it.
+    pub(crate) fn peer_uid(&self) -> Option<u32> {
+        Some(rustix::net::sockopt::socket_peercred(&self.0).ok()?.uid.as_raw())
+    }
+
     /// Ends the link for both sides, and whoever waits on it.
     pub(crate) fn hang_up(&self) {
         // It fails only if the other end is gone already.
@@ -276,7 +341,6 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     fn pair() -> (Link, Link, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();

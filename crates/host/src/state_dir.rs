@@ -4,6 +4,9 @@
 //! lock                 locked by the host as long as it lives; its process id
 //! control.sock         clients (mode 0600)
 //! host.log             what a detached host says
+//! journal              partitions and commands in flight
+//! storage.sock         the keeper of main storage
+//! storage.log          what the keeper said last
 //! workers/NAME.sock    the worker of partition NAME
 //! workers/NAME.log     what that worker said last
 //! disks/NAME.overlay   what the guest wrote to its data disk
@@ -105,6 +108,24 @@ impl StateDir {
     #[must_use]
     pub fn host_log(&self) -> PathBuf {
         self.0.join("host.log")
+    }
+
+    /// Partitions and commands in flight, for a host that comes later.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.0.join("journal")
+    }
+
+    /// The socket of the keeper of main storage.
+    #[must_use]
+    pub fn keeper_socket(&self) -> PathBuf {
+        self.0.join("storage.sock")
+    }
+
+    /// What the keeper of main storage said last.
+    #[must_use]
+    pub fn keeper_log(&self) -> PathBuf {
+        self.0.join("storage.log")
     }
 
     /// The socket of a partition's worker.

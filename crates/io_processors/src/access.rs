@@ -6,23 +6,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use main_storage::{PAGE_SIZE, StorageKey};
+use storage_window::GuestLayout;
 use vm_memory::guest_memory::GuestMemorySliceIterator;
 use vm_memory::{
-    GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap,
-    GuestMemoryRegion, Permissions, VolatileSlice,
+    GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, Permissions,
+    VolatileSlice,
 };
 
 use crate::keys::{KeyCheck, KeyRefusal};
 
 /// A guest's storage as an I/O processor needs it: the memory and its keys.
 pub trait GuestStorage: Send + Sync {
-    /// The memory: one region, at the guest physical address where the guest
-    /// sees it. The same region for as long as the storage lives.
+    /// The memory, at the guest physical addresses where the guest sees it: a
+    /// region for each part of the layout. The same regions for as long as the
+    /// storage lives; what is behind its size must not be touched.
     fn memory(&self) -> &GuestMemoryMmap;
 
-    /// The storage key of the page `page` pages after the region's start;
-    /// `page` is inside the region.
+    /// Where the guest sees the storage. Never changes.
+    fn layout(&self) -> GuestLayout;
+
+    /// Bytes of storage now.
+    fn size(&self) -> u64;
+
+    /// The storage key of the page `page` pages after the first; `page` is
+    /// inside the storage.
     fn key_cell(&self, page: usize) -> &AtomicU8;
+
+    /// Forgets the contents and keys of `count` bytes from `offset`, both in
+    /// whole pages and inside the storage: they are zero then.
+    fn discard(&self, offset: u64, count: u64);
 }
 
 impl GuestStorage for storage_window::StorageWindow {
@@ -30,8 +42,20 @@ impl GuestStorage for storage_window::StorageWindow {
         Self::memory(self)
     }
 
+    fn layout(&self) -> GuestLayout {
+        Self::layout(self)
+    }
+
+    fn size(&self) -> u64 {
+        Self::size(self)
+    }
+
     fn key_cell(&self, page: usize) -> &AtomicU8 {
         Self::key_cell(self, page)
+    }
+
+    fn discard(&self, offset: u64, count: u64) {
+        Self::discard(self, offset, count);
     }
 }
 
@@ -55,22 +79,18 @@ pub struct AddressLimits {
 pub struct GuestAccess {
     storage: Arc<dyn GuestStorage>,
     keys: Arc<KeyCheck>,
-    base: u64,
+    layout: GuestLayout,
     size: u64,
     limits: Option<AddressLimits>,
 }
 
 impl GuestAccess {
     pub(crate) fn new(storage: Arc<dyn GuestStorage>, keys: Arc<KeyCheck>) -> Self {
-        let (base, size) = storage
-            .memory()
-            .iter()
-            .next()
-            .map_or((0, 0), |region| (region.start_addr().0, region.len()));
-        Self { storage, keys, base, size, limits: None }
+        let (layout, size) = (storage.layout(), storage.size());
+        Self { storage, keys, layout, size, limits: None }
     }
 
-    /// Bytes of storage the guest has, from its first address.
+    /// Bytes of storage within the address limits.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
@@ -81,28 +101,45 @@ impl GuestAccess {
         self.limits
     }
 
-    pub(crate) fn set_limits(&mut self, limits: AddressLimits) {
+    /// Works within `limits` from now on; false if there is less storage than
+    /// they say.
+    pub(crate) fn set_limits(&mut self, limits: AddressLimits) -> bool {
+        if limits.size > self.storage.size() {
+            return false;
+        }
+        self.size = limits.size;
         self.limits = Some(limits);
+        true
     }
 
     /// Whether all `count` bytes from `address` are guest storage.
     #[must_use]
     pub fn contains(&self, address: GuestAddress, count: u64) -> bool {
-        address
-            .0
-            .checked_sub(self.base)
-            .and_then(|offset| offset.checked_add(count))
-            .is_some_and(|end| end <= self.size)
+        self.offset(address, count).is_some()
     }
 
-    /// The pages that the `count` bytes from `address`, all inside, lie on:
-    /// the address of each and its key.
+    /// Offset in the storage of `count` bytes from `address` that are all
+    /// within the limits.
+    fn offset(&self, address: GuestAddress, count: u64) -> Option<u64> {
+        self.layout.offset(address.0, count, self.size)
+    }
+
+    /// Forgets the contents and keys of `count` bytes from `address`, both in
+    /// whole pages, as far as they are within the limits.
+    pub fn discard(&self, address: GuestAddress, count: u64) {
+        if let Some(offset) = self.offset(address, count) {
+            self.storage.discard(offset, count);
+        }
+    }
+
+    /// The pages that the `count` bytes from `address` lie on, if they are
+    /// within the limits: the address of each and its key.
     fn pages(&self, address: GuestAddress, count: u64) -> impl Iterator<Item = (u64, &AtomicU8)> {
-        let offset = address.0 - self.base;
-        let pages = offset / PAGE_SIZE..(offset + count).div_ceil(PAGE_SIZE);
-        pages.filter(move |_| count > 0).filter_map(|page| {
-            let index = usize::try_from(page).ok()?;
-            Some((self.base + page * PAGE_SIZE, self.storage.key_cell(index)))
+        let offset = self.offset(address, count).filter(|_| count > 0);
+        let pages = offset.map(|offset| offset / PAGE_SIZE..(offset + count).div_ceil(PAGE_SIZE));
+        pages.into_iter().flatten().enumerate().filter_map(move |(index, page)| {
+            let at = (address.0 & !(PAGE_SIZE - 1)) + index as u64 * PAGE_SIZE;
+            Some((at, self.storage.key_cell(usize::try_from(page).ok()?)))
         })
     }
 

@@ -22,12 +22,13 @@ mod vcpu_control;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
-use engine::{Exit, Vcpu};
+use engine::{Exit, Fence, Vcpu};
 use engine_soft::{Clock, SoftConfig, SoftVcpu};
 use io_processors::{
-    AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, GuestStorage, IoProcessor, OpenDiskError,
-    Processor, Rng, StartError, VirtioDevice, open_disk,
+    AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, GuestStorage, IoProcessor, Mem, MemEnd,
+    OpenDiskError, Processor, Rng, StartError, VirtioDevice, open_disk,
 };
 use storage_window::StorageWindow;
 
@@ -102,6 +103,7 @@ pub struct Machine {
     bus: Arc<Bus>,
     console: ConsoleEnd,
     agent: ChannelEnd,
+    memory: Option<MemEnd>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -127,6 +129,11 @@ impl Machine {
             devices.add(format!("blk{index}"), Blk::new(backend, &format!("berth-{index}")))?;
         }
         devices.add("rng".into(), Rng)?;
+        let mut memory = None;
+        if let Some((device, end)) = Mem::new(window.layout()) {
+            devices.add("mem".into(), device)?;
+            memory = Some(end);
+        }
         let io_processors = devices.processors;
         set_access_keys(config, &io_processors)?;
 
@@ -152,6 +159,7 @@ impl Machine {
             bus,
             console: console_end.clone(),
             agent: agent_end,
+            memory,
             threads: Mutex::default(),
         };
         machine.start_threads(config, window, vcpus, console_end)?;
@@ -197,14 +205,24 @@ impl Machine {
         self.control.resume();
     }
 
-    /// Stops every vCPU; returns when all of them are outside the guest.
-    pub fn stop_vcpus(&self) {
-        self.control.stop();
+    /// Stops every vCPU; whether all of them are outside the guest by
+    /// `deadline`. If not, [`Machine::resume_vcpus`] takes the stop back.
+    pub fn stop_vcpus(&self, deadline: Instant) -> bool {
+        self.control.stop(deadline)
     }
 
     /// Lets the vCPUs go on where they stopped.
     pub fn resume_vcpus(&self) {
         self.control.resume();
+    }
+
+    /// Has every vCPU forget where it found storage before its next guest
+    /// instruction. Called while the vCPUs are stopped, after the window has
+    /// shrunk and before [`Machine::resume_vcpus`].
+    pub fn forget_translations(&self) {
+        for handle in self.control.handles() {
+            handle.request_fence(Fence::Translations { start: 0, size: u64::MAX });
+        }
     }
 
     /// The I/O processors, in order of their slots.
@@ -223,6 +241,19 @@ impl Machine {
     #[must_use]
     pub fn agent(&self) -> &ChannelEnd {
         &self.agent
+    }
+
+    /// The host's end of the device by which the guest gets storage behind what
+    /// it booted in, and gives it back. `None` if the window cannot grow.
+    ///
+    /// To expand: grow the window, have every I/O processor acknowledge the new
+    /// address limits, then [`MemEnd::request`]. To shrink: request less, wait;
+    /// then, with the vCPUs stopped and the I/O processors idle, look again how
+    /// much must stay ([`io_processors::MemState::end`]), shrink the window to
+    /// that, [`Machine::forget_translations`], and set the address limits.
+    #[must_use]
+    pub fn memory(&self) -> Option<&MemEnd> {
+        self.memory.as_ref()
     }
 
     /// Waits until the machine has ended, and says how.
@@ -285,13 +316,14 @@ fn load_guest(
     io_processors: usize,
 ) -> Result<HartStart, MachineError> {
     let memory = window.memory();
-    let layout = boot::load(memory, window.size(), &config.kernel, config.initrd.as_deref())?;
+    let storage = window.layout().boot_size();
+    let layout = boot::load(memory, storage, &config.kernel, config.initrd.as_deref())?;
     let mut rng_seed = [0; 64];
     rustix::rand::getrandom(&mut rng_seed, rustix::rand::GetRandomFlags::empty())
         .map_err(|source| MachineError::Host { what: "random numbers", source: source.into() })?;
     let tree = device_tree::write(&device_tree::Description {
         vcpus: config.vcpus.into(),
-        storage: window.size(),
+        storage,
         command_line: &config.command_line,
         initrd: layout.initrd,
         io_processors,
@@ -323,10 +355,9 @@ impl Runner {
                 Pass::Start(HartStart { entry, opaque }) => self.vcpu.riscv().start(entry, opaque),
                 Pass::Go => {}
             }
-            let exit = self.vcpu.run(&*self.bus);
-            self.control.leave(self.hart);
-            match exit {
+            match self.vcpu.run(&*self.bus) {
                 Exit::Kicked => {}
+                // Still inside: the call may read guest storage.
                 Exit::FirmwareCall => match self.firmware.call(self.hart, self.vcpu.riscv()) {
                     After::Continue | After::HartStopped => {}
                     After::End(why) => self.control.end(why),
@@ -338,6 +369,7 @@ impl Runner {
                     ),
                 }),
             }
+            self.control.leave(self.hart);
         }
     }
 

@@ -230,13 +230,11 @@ impl Firmware {
             Call::HartStart { hart, start } => {
                 let hart = usize::try_from(hart).map_err(|_| SbiError::InvalidParam)?;
                 self.control.hart_state(hart).ok_or(SbiError::InvalidParam)?;
-                if start
-                    .entry
-                    .checked_sub(self.window.guest_base())
-                    .is_none_or(|at| at >= self.window.size())
-                {
-                    return Err(SbiError::InvalidAddress);
-                }
+                let size = self.window.size();
+                self.window
+                    .layout()
+                    .offset(start.entry, 1, size)
+                    .ok_or(SbiError::InvalidAddress)?;
                 self.control.start_hart(hart, start).map_err(|_| SbiError::AlreadyAvailable)?;
             }
             Call::HartStatus(hart) => {
@@ -300,7 +298,6 @@ impl Firmware {
         let mut buffer = [0; 1024];
         let count = usize::try_from(length).unwrap_or(buffer.len()).min(buffer.len());
         self.window
-            .memory()
             .read_slice(&mut buffer[..count], GuestAddress(address))
             .map_err(|_| SbiError::InvalidParam)?;
         (self.console)(&buffer[..count]);

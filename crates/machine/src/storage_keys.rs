@@ -36,9 +36,8 @@ impl StorageKeys {
     }
 
     fn cell(&self, address: u64) -> Option<&AtomicU8> {
-        let offset = address.checked_sub(self.window.guest_base())?;
-        let page = usize::try_from(offset / PAGE_SIZE).ok()?;
-        (offset < self.window.size()).then(|| self.window.key_cell(page))
+        let offset = self.window.layout().offset(address, 1, self.window.size())?;
+        Some(self.window.key_cell(usize::try_from(offset / PAGE_SIZE).ok()?))
     }
 
     /// Insert storage key extended: the key as it is.

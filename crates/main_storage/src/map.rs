@@ -9,7 +9,7 @@ pub use partition::{Change, Partition};
 pub use refusal::{Occupant, Refusal};
 pub use resize::ResizePlan;
 
-use crate::{MovePlan, PartitionName, PlanError, RangeError, Size, StorageRange};
+use crate::{BLOCK_SIZE, MovePlan, PartitionName, PlanError, RangeError, Size, StorageRange};
 
 /// The map of main storage: its size and who has which range.
 ///
@@ -18,6 +18,8 @@ use crate::{MovePlan, PartitionName, PlanError, RangeError, Size, StorageRange};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorageMap {
     total: u64,
+    // What origins and sizes are multiples of; a multiple of BLOCK_SIZE.
+    unit: u64,
     // By ascending origin. All ranges held end within `total`, and none of one
     // partition overlaps one of another, save that two that are exchanged hold
     // (parts of) each other's.
@@ -31,7 +33,23 @@ impl StorageMap {
     /// [`RangeError`] when `total` is not a positive number of blocks.
     pub fn new(total: u64) -> Result<Self, RangeError> {
         let all = StorageRange::new(0, total)?;
-        Ok(Self { total: all.size(), partitions: Vec::new() })
+        Ok(Self { total: all.size(), unit: BLOCK_SIZE, partitions: Vec::new() })
+    }
+
+    /// The same, handed out in multiples of `unit` bytes: where pages of main
+    /// storage are larger than a block, a range cannot begin inside one.
+    ///
+    /// # Errors
+    /// [`RangeError`] when `total` or `unit` is not a positive number of blocks.
+    pub fn in_units(total: u64, unit: u64) -> Result<Self, RangeError> {
+        let unit = StorageRange::new(0, unit)?.size();
+        Ok(Self { unit, ..Self::new(total)? })
+    }
+
+    /// What origins and sizes must be multiples of, in bytes.
+    #[must_use]
+    pub fn unit(&self) -> u64 {
+        self.unit
     }
 
     /// Bytes of main storage.
@@ -71,13 +89,17 @@ impl StorageMap {
     /// May `name` use `range`? What it holds itself is not in its way.
     ///
     /// # Errors
-    /// [`Refusal::OutsideMainStorage`] or [`Refusal::InTheWay`].
+    /// [`Refusal::Unit`], [`Refusal::OutsideMainStorage`] or
+    /// [`Refusal::InTheWay`].
     pub fn check(&self, name: &PartitionName, range: StorageRange) -> Result<(), Refusal> {
         self.check_for(&[name], range)
     }
 
     /// As [`StorageMap::check`], for several who may use it together.
     fn check_for(&self, who: &[&PartitionName], range: StorageRange) -> Result<(), Refusal> {
+        if range.origin() % self.unit != 0 || range.size() % self.unit != 0 {
+            return Err(Refusal::Unit { range, unit: Size(self.unit) });
+        }
         if range.end() > self.total {
             return Err(Refusal::OutsideMainStorage { range, total: Size(self.total) });
         }
@@ -103,9 +125,13 @@ impl StorageMap {
     /// large enough, the lowest of equals.
     ///
     /// # Errors
-    /// [`Refusal::NoRoom`], or [`Refusal::Range`] for a size that is none.
+    /// [`Refusal::NoRoom`], [`Refusal::Unit`], or [`Refusal::Range`] for a size
+    /// that is none.
     pub fn best_fit(&self, size: u64) -> Result<StorageRange, Refusal> {
         let wanted = StorageRange::new(0, size)?;
+        if size % self.unit != 0 {
+            return Err(Refusal::Unit { range: wanted, unit: Size(self.unit) });
+        }
         let gaps = self.gaps();
         let best = gaps.iter().filter(|gap| gap.size() >= size).min_by_key(|gap| gap.size());
         match best {

@@ -3,14 +3,17 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use main_storage::{BLOCK_SIZE as M, MovePlan, PAGE_SIZE, PAGES_PER_BLOCK, StorageRange};
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::fault::{Point, with};
-use crate::{Backing, Committed, Copied, MainStorage, MapError, RelocateError, StorageWindow};
+use crate::fault::{Point, once, with};
+use crate::{
+    Backing, Committed, Copied, MainStorage, MapError, RelocateError, ResizeError, Slid,
+    SlideReport, StorageWindow,
+};
 
 const BASE: u64 = 0x8000_0000;
 const REACH: u64 = 16 * M;
@@ -97,13 +100,22 @@ impl World {
         ]
     }
 
+    /// Guest physical address of the byte at window offset `offset`.
+    fn address(&self, offset: usize) -> GuestAddress {
+        let (layout, offset) = (self.window.layout(), offset as u64);
+        GuestAddress(match offset.checked_sub(layout.boot_size()) {
+            Some(behind) => layout.hot_plug_base() + behind,
+            None => layout.base() + offset,
+        })
+    }
+
     /// As an I/O processor writes it; the key as a vCPU sets it.
     fn write(&mut self, page: usize, seed: u64) {
         let page = page % self.written.len();
         let bytes = page * PAGE_SIZE as usize..(page + 1) * PAGE_SIZE as usize;
         noise(seed, &mut self.content[bytes.clone()]);
-        let address = GuestAddress(BASE + bytes.start as u64);
-        self.window.memory().write_slice(&self.content[bytes], address).unwrap();
+        let address = self.address(bytes.start);
+        self.window.write_slice(&self.content[bytes], address).unwrap();
         self.written[page] = true;
         self.set_key(page, seed as u8 | 2);
     }
@@ -138,6 +150,10 @@ impl World {
         self.copied(plan).commit().unwrap()
     }
 
+    fn slid(&self, plan: &MovePlan) -> Slid {
+        self.prepare(plan).unwrap().slide(&mut go_on).unwrap()
+    }
+
     /// Every byte and key of main storage is what it must be.
     fn check(&self) {
         assert_eq!(self.window.origin(), self.at.origin());
@@ -155,10 +171,15 @@ impl World {
         for page in (0..self.written.len()).filter(|page| self.written[*page]) {
             let bytes = page * PAGE_SIZE as usize..(page + 1) * PAGE_SIZE as usize;
             let mut seen = vec![0; PAGE_SIZE as usize];
-            let address = GuestAddress(BASE + bytes.start as u64);
-            self.window.memory().read_slice(&mut seen, address).unwrap();
+            self.window.read_slice(&mut seen, self.address(bytes.start)).unwrap();
             assert!(seen == self.content[bytes], "page {page}");
         }
+        // Not even a pointer is made to what is behind the end.
+        let end = self.address(length - 1).0 + 1;
+        for outside in [end - 1, end, end + M, end + 100 * M, u64::MAX - 1] {
+            assert!(self.window.write_slice(&[1, 2], GuestAddress(outside)).is_err());
+        }
+        self.window.key_cell(self.keys.len()).store(0xff, Ordering::Relaxed);
         assert!(Self::neighbours(&self.main) == self.neighbours, "neighbours");
         for free in range(1, BLOCKS - 2).without(self.at) {
             assert_eq!(self.main.resident(free).unwrap(), 0, "{free}");
@@ -175,11 +196,11 @@ fn a_window_shows_its_range_and_nothing_else() {
     world.fill();
     world.check();
     let window = &world.window;
-    assert_eq!((window.size(), window.guest_base()), (4 * M, BASE));
+    assert_eq!((window.size(), window.layout().base()), (4 * M, BASE));
     for outside in [BASE - 1, BASE + 4 * M, 0, u64::MAX] {
-        assert!(window.memory().write_slice(&[1], GuestAddress(outside)).is_err());
+        assert!(window.write_slice(&[1], GuestAddress(outside)).is_err());
     }
-    assert!(window.memory().write_slice(&[1, 2], GuestAddress(BASE + 4 * M - 1)).is_err());
+    assert!(window.write_slice(&[1, 2], GuestAddress(BASE + 4 * M - 1)).is_err());
     window.key_cell(usize::MAX).store(0xff, Ordering::Relaxed);
     // SAFETY: the first byte of a mapped window.
     let first = unsafe { window.host_base().read_volatile() };
@@ -299,6 +320,67 @@ fn one_move_at_a_time_and_only_from_where_it_is() {
 }
 
 #[test]
+fn a_window_grows_where_its_guest_sees_it_and_shrinks_again() {
+    let mut world = World::new(3, 4);
+    world.fill();
+    world.grow(6, None);
+    let hot = world.window.layout().hot_plug_base();
+    assert_eq!(hot, BASE + crate::HOT_PLUG_ALIGNMENT);
+    world.write(5 * PAGES_PER_BLOCK as usize, 77);
+    world.check();
+    let mut seen = [0; 64];
+    world.window.read_slice(&mut seen, GuestAddress(hot + M)).unwrap();
+    assert_eq!(seen, world.content[5 * M as usize..5 * M as usize + 64]);
+    assert!(world.window.read_slice(&mut seen, GuestAddress(BASE + 4 * M - 8)).is_err(), "a gap");
+    world.shrink(5);
+    world.check();
+    world.grow(6, None);
+    world.check();
+}
+
+#[test]
+fn a_window_changes_its_size_only_within_its_bounds() {
+    let world = World::new(3, 4);
+    let grow = |main: &MainStorage, after| {
+        world.window.grow(main.storage_fd(), main.keys_fd(), after).unwrap_err()
+    };
+    assert!(matches!(grow(&world.main, range(4, 6)), ResizeError::NotThis { .. }));
+    assert!(matches!(grow(&world.main, range(3, 3)), ResizeError::NotThis { .. }));
+    let outside = grow(&world.main, range(3, BLOCKS - 2));
+    assert!(matches!(outside, ResizeError::Map(MapError::Outside { .. })));
+    let large = MainStorage::create(4 * BLOCKS * M, Backing::Memfd).unwrap();
+    let far = grow(&large, range(3, REACH / M + 1));
+    assert!(matches!(far, ResizeError::Map(MapError::Reach { .. })));
+    let shrink = |after| world.window.shrink(after).unwrap_err();
+    assert!(matches!(shrink(range(3, 3)), ResizeError::Boot { .. }));
+    assert!(matches!(shrink(range(3, 5)), ResizeError::NotThis { .. }));
+    let moving = world.prepare(&world.plan(8)).unwrap();
+    assert!(matches!(grow(&world.main, range(3, 5)), ResizeError::Busy));
+    assert!(matches!(shrink(range(3, 4)), ResizeError::Busy));
+    drop(moving);
+    world.check();
+}
+
+#[test]
+fn what_is_discarded_reads_as_zero_even_if_the_host_keeps_it() {
+    for failing in [None, Some(Point::Punch)] {
+        let mut world = World::new(3, 4);
+        world.fill();
+        let pages = 100..300;
+        let count = pages.len() as u64 * PAGE_SIZE;
+        with(failing, || world.window.discard(100 * PAGE_SIZE, count));
+        world.window.discard(4 * M - PAGE_SIZE, 2 * PAGE_SIZE);
+        world.window.discard(5, PAGE_SIZE);
+        world.window.discard(u64::MAX - PAGE_SIZE + 1, PAGE_SIZE);
+        world.content[100 * KEY_PAGE..300 * KEY_PAGE].fill(0);
+        world.keys[pages.clone()].fill(0);
+        world.written[pages].fill(false);
+        world.inflated = failing.is_some();
+        world.check();
+    }
+}
+
+#[test]
 fn a_failure_with_no_way_back_is_said() {
     let mut world = World::new(2, 4);
     world.fill();
@@ -319,14 +401,123 @@ fn memory_that_outlives_its_window_stays_mapped() {
     assert_eq!(seen, expected);
 }
 
+/// A thread that is a guest: it counts up in words and keys of its own, and
+/// every word always holds what it wrote last.
+fn count_up(window: &StorageWindow, first: usize, stop: &AtomicBool) -> u64 {
+    let pages = window.size() as usize / PAGE_SIZE as usize;
+    let mut round = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for page in (first..pages).step_by(4) {
+            // SAFETY: a word of a page of the window, which only this thread
+            // stores into.
+            let word = unsafe {
+                AtomicU64::from_ptr(window.host_base().add(page * PAGE_SIZE as usize).cast())
+            };
+            assert_eq!(word.load(Ordering::Relaxed), round, "page {page}");
+            word.store(round + 1, Ordering::Relaxed);
+            let key = window.key_cell(page);
+            assert_eq!(key.load(Ordering::Relaxed), round as u8, "key of page {page}");
+            key.fetch_add(1, Ordering::Relaxed);
+        }
+        round += 1;
+    }
+    round
+}
+
+#[test]
+fn a_guest_that_writes_all_the_time_loses_nothing_while_it_slides() {
+    let mut world = World::new(2, 5);
+    let stop = AtomicBool::new(false);
+    let window = Arc::clone(&world.window);
+    let rounds: Vec<u64> = std::thread::scope(|scope| {
+        let guests: Vec<_> = (0..2)
+            .map(|first| {
+                scope.spawn({
+                    let (window, stop) = (&window, &stop);
+                    move || count_up(window, first, stop)
+                })
+            })
+            .collect();
+        for to in [5, 4, 7, 2, 8, 1, 3, 2].into_iter().cycle().take(64) {
+            let plan = world.plan(to);
+            let slid = world.slid(&plan);
+            if to == 8 {
+                slid.undo().unwrap();
+                continue;
+            }
+            slid.finish().unwrap();
+            world.at = plan.to();
+        }
+        stop.store(true, Ordering::Relaxed);
+        guests.into_iter().map(|guest| guest.join().unwrap()).collect()
+    });
+    for (first, rounds) in rounds.iter().enumerate() {
+        for page in (first..world.written.len()).step_by(4) {
+            world.content[page * PAGE_SIZE as usize..][..8].copy_from_slice(&rounds.to_le_bytes());
+            world.keys[page] = *rounds as u8;
+            world.written[page] = true;
+        }
+    }
+    world.check();
+}
+
+#[test]
+fn a_slide_can_be_given_up_after_any_chunk_and_taken_back() {
+    for (origin, to) in [(2, 5), (5, 2), (1, 8), (8, 1), (4, 5), (5, 4)] {
+        let mut world = World::new(origin, 5);
+        world.fill();
+        let plan = world.plan(to);
+        world.slid(&plan).undo().unwrap();
+        world.check();
+        for chunks in 1..=5 {
+            let mut count = 0;
+            let mut give_up = |_| {
+                count += 1;
+                if count == chunks { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            match world.prepare(&plan).unwrap().slide(&mut give_up) {
+                Err(error) => assert!(matches!(error, RelocateError::GivenUp)),
+                Ok(slid) => slid.undo().unwrap(),
+            }
+            world.check();
+        }
+        let report: SlideReport = world.slid(&plan).finish().unwrap();
+        let written = world.written.iter().filter(|written| **written).count() as u64;
+        assert_eq!(report.bytes, written * PAGE_SIZE);
+        world.at = plan.to();
+        world.check();
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Operation {
+    /// To where, and what fails after how many passes.
+    Slide(u64, Option<(Point, u32)>),
+    /// To where, and after how many chunks it is given up.
+    SlideAndGiveUp(u64, u64),
+    SlideAndUndo(u64),
     Write(usize, u64),
     Key(usize, u8),
     /// To where, and in which phase what fails.
     Move(u64, usize, Option<Point>),
     GiveUp(u64, u64),
     Undo(u64),
+    Grow(u64, Option<Point>),
+    Shrink(u64),
+}
+
+fn slide_fault() -> impl Strategy<Value = Option<(Point, u32)>> {
+    let points = vec![
+        Point::Populate,
+        Point::Scan,
+        Point::Protect,
+        Point::RemapKeysLate,
+        Point::RemapStorageLate,
+        // A kernel that does not move page tables: not a failure.
+        Point::RemapKeys,
+        Point::RemapStorage,
+    ];
+    prop::option::of((prop::sample::select(points), 0u32..8))
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -348,6 +539,12 @@ fn operation() -> impl Strategy<Value = Operation> {
         4 => (1..BLOCKS, 0usize..4, point).prop_map(|(to, phase, p)| Operation::Move(to, phase, p)),
         1 => (1..BLOCKS, 1u64..40).prop_map(|(to, after)| Operation::GiveUp(to, after)),
         1 => (1..BLOCKS).prop_map(Operation::Undo),
+        4 => (1..BLOCKS, slide_fault()).prop_map(|(to, fault)| Operation::Slide(to, fault)),
+        1 => (1..BLOCKS, 1u64..6).prop_map(|(to, after)| Operation::SlideAndGiveUp(to, after)),
+        1 => (1..BLOCKS).prop_map(Operation::SlideAndUndo),
+        2 => (1u64..6, prop::sample::select(vec![None, None, Some(Point::Punch), Some(Point::MapTail)]))
+            .prop_map(|(by, point)| Operation::Grow(by, point)),
+        2 => (1u64..6).prop_map(Operation::Shrink),
     ]
 }
 
@@ -388,6 +585,50 @@ impl World {
         self.at = plan.to();
     }
 
+    fn slide(&mut self, plan: &MovePlan, fault: Option<(Point, u32)>) {
+        let prepared = self.prepare(plan).unwrap();
+        let (result, failed) = match fault {
+            Some((point, after)) => once(point, after, || prepared.slide(&mut go_on)),
+            None => (prepared.slide(&mut go_on), false),
+        };
+        match result {
+            Ok(slid) => {
+                let remap = [Point::RemapKeys, Point::RemapStorage];
+                assert!(!failed || fault.is_some_and(|(point, _)| remap.contains(&point)));
+                slid.finish().unwrap();
+                self.at = plan.to();
+            }
+            Err(error) => assert!(failed, "{error:?}"),
+        }
+    }
+
+    fn resize(&mut self, after: StorageRange) {
+        let pages = after.pages() as usize;
+        self.content.resize(after.size() as usize, 0);
+        self.keys.resize(pages, 0);
+        self.written.resize(pages, false);
+        self.at = after;
+    }
+
+    fn grow(&mut self, blocks: u64, point: Option<Point>) {
+        let after = range(self.at.origin() / M, blocks);
+        let (storage, keys) = (self.main.storage_fd(), self.main.keys_fd());
+        let result = with(point, || self.window.grow(storage, keys, after));
+        assert_eq!(result.is_ok(), point.is_none(), "{result:?}");
+        if result.is_ok() {
+            self.resize(after);
+        }
+    }
+
+    fn shrink(&mut self, blocks: u64) {
+        let after = range(self.at.origin() / M, blocks);
+        self.window.shrink(after).unwrap();
+        for left in self.at.without(after) {
+            self.main.discard(left).unwrap();
+        }
+        self.resize(after);
+    }
+
     fn step(&mut self, operation: &Operation) {
         match *operation {
             Operation::Write(page, seed) => self.write(page, seed),
@@ -405,9 +646,42 @@ impl World {
                 };
                 drop(self.prepare(&plan).unwrap().copy(&mut progress));
             }
+            Operation::Slide(to, fault) => {
+                let Some(plan) = self.legal(to) else { return };
+                self.slide(&plan, fault);
+            }
+            Operation::SlideAndGiveUp(to, after) => {
+                let Some(plan) = self.legal(to) else { return };
+                let mut left = after;
+                let mut progress = |_| {
+                    left -= 1;
+                    if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                };
+                match self.prepare(&plan).unwrap().slide(&mut progress) {
+                    Ok(slid) => slid.undo().unwrap(),
+                    Err(error) => assert!(matches!(error, RelocateError::GivenUp)),
+                }
+            }
+            Operation::SlideAndUndo(to) => {
+                let Some(plan) = self.legal(to) else { return };
+                self.slid(&plan).undo().unwrap();
+            }
             Operation::Undo(to) => {
                 let Some(plan) = self.legal(to) else { return };
                 self.committed(&plan).undo().unwrap();
+            }
+            Operation::Grow(by, point) => {
+                let blocks = self.at.size() / M + by;
+                if self.at.origin() / M + blocks < BLOCKS {
+                    self.grow(blocks, point);
+                }
+            }
+            Operation::Shrink(by) => {
+                let boot = self.window.layout().boot_size() / M;
+                let blocks = (self.at.size() / M).saturating_sub(by).max(boot);
+                if blocks < self.at.size() / M {
+                    self.shrink(blocks);
+                }
             }
         }
         self.check();

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use main_storage::PartitionName;
 use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use storage_window::{Backing, MainStorage};
+use storage_window::MainStorage;
 
 use crate::host_file::{HostFile, HostFileError};
 use crate::in_full;
@@ -240,7 +240,8 @@ impl Host {
         if !running.is_empty() {
             return Err(HostError::Leftovers(running));
         }
-        let storage = MainStorage::create(config.file.main_storage, Backing::Memfd)
+        let HostFile { main_storage, backing, numa_node, .. } = &config.file;
+        let storage = MainStorage::create_on(*main_storage, backing, *numa_node)
             .map_err(|error| HostError::Storage(in_full(&error)))?;
         let board = Board::new(&config.file).map_err(|e| HostError::Storage(e.to_string()))?;
         let listener = listen(dir.control_socket())?;

@@ -3,6 +3,10 @@
 //! ```toml
 //! [main_storage]
 //! size = "509M"
+//! backing = "memfd"             # default; or "hugetlb-2M", "hugetlb-1G", "file"
+//! path = "/dev/dax0.0"          # with backing = "file" only: a file or devdax
+//! reserve = false               # default; true takes all of a memfd at once
+//! numa_node = 0                 # default: any; not with backing = "file"
 //!
 //! [host]
 //! device_wait = "10s"           # default
@@ -32,6 +36,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use main_storage::{AccessKey, PartitionName, Size, StorageMap, StorageRange};
+use storage_window::Backing;
 
 /// vCPUs a partition can have.
 pub const MAX_VCPUS: u8 = 8;
@@ -45,6 +50,10 @@ pub const MAX_FILE: usize = 1 << 20;
 pub struct HostFile {
     /// Bytes of main storage.
     pub main_storage: u64,
+    /// What it is made of.
+    pub backing: Backing,
+    /// The NUMA node its memory comes from.
+    pub numa_node: Option<u32>,
     /// How long a move waits for busy I/O processors.
     pub device_wait: Duration,
     /// The partitions in the order of the file.
@@ -181,7 +190,7 @@ impl HostFile {
     /// # Errors
     /// Never for a file that [`HostFile::parse`] accepted.
     pub fn map(&self) -> Result<StorageMap, main_storage::Refusal> {
-        let mut map = StorageMap::new(self.main_storage)?;
+        let mut map = StorageMap::in_units(self.main_storage, self.backing.granularity())?;
         for partition in &self.partitions {
             map.assign(partition.name.clone(), partition.range)?;
         }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use main_storage::{AccessKey, BLOCK_SIZE, PartitionName, Refusal, Size, StorageMap, StorageRange};
+use storage_window::{Backing, HugePage};
 use toml::Spanned;
 
-use super::raw::{self, RawFile, RawPartition, RawSharing, RawSize};
+use super::raw::{self, RawBacking, RawFile, RawMainStorage, RawPartition, RawSharing, RawSize};
 use super::{CpuAssignment, HostFile, HostFileError, MAX_PARTITIONS, MAX_VCPUS, PartitionSpec};
 
 /// How long a move waits for busy I/O processors unless the file says so.
@@ -31,7 +32,16 @@ pub(super) fn decide(text: &str, file: RawFile) -> Result<HostFile, HostFileErro
     let at = At { text };
     let size = &file.main_storage.size;
     let main_storage = at.size("main storage", size)?;
-    let mut map = StorageMap::new(main_storage).map_err(|_| {
+    let (backing, numa_node) = backing(&at, &file.main_storage)?;
+    let unit = backing.granularity();
+    if main_storage % unit != 0 {
+        let what = "a multiple of its pages";
+        let (all, unit) = (Size(main_storage), Size(unit));
+        return Err(
+            at.error(size, format!("main storage of {all} is not {what}, which are {unit}"))
+        );
+    }
+    let mut map = StorageMap::in_units(main_storage, unit).map_err(|_| {
         at.error(
             size,
             format!(
@@ -60,7 +70,49 @@ pub(super) fn decide(text: &str, file: RawFile) -> Result<HostFile, HostFileErro
         })
         .collect::<Result<Vec<_>, _>>()?;
     check_sharing(&partitions)?;
-    Ok(HostFile { main_storage, device_wait, partitions })
+    Ok(HostFile { main_storage, backing, numa_node, device_wait, partitions })
+}
+
+/// What main storage is made of, and the NUMA node it comes from.
+fn backing(at: &At<'_>, raw: &RawMainStorage) -> Result<(Backing, Option<u32>), HostFileError> {
+    let kind = raw.backing.as_ref().map_or(RawBacking::Memfd, |kind| *kind.get_ref());
+    let reserve = raw.reserve.as_ref().map(|reserve| *reserve.get_ref());
+    if let (Some(path), true) = (&raw.path, kind != RawBacking::File) {
+        return Err(at.error(path, "a path is for backing = \"file\"; leave one of them out"));
+    }
+    if let (Some(reserve), true) =
+        (&raw.reserve, reserve == Some(false) && kind != RawBacking::Memfd)
+    {
+        let what = "only memfd can be had without reservation; leave `reserve` out";
+        return Err(at.error(reserve, what));
+    }
+    let backing = match kind {
+        RawBacking::Memfd if reserve == Some(true) => Backing::Reserved,
+        RawBacking::Memfd => Backing::Memfd,
+        RawBacking::Huge2M => Backing::HugePages(HugePage::M2),
+        RawBacking::Huge1G => Backing::HugePages(HugePage::G1),
+        RawBacking::File => match &raw.path {
+            Some(path) if path.get_ref().is_absolute() => Backing::Path(path.get_ref().clone()),
+            Some(path) => return Err(at.error(path, "the path of a file or device begins with /")),
+            None => {
+                let what = "backing = \"file\" needs a path, e.g. path = \"/dev/dax0.0\"";
+                return Err(at.error(&raw.size, what));
+            }
+        },
+    };
+    let node = match &raw.numa_node {
+        None => None,
+        Some(node) if kind == RawBacking::File => {
+            let what = "numa_node is for memory; a file or device is where it is";
+            return Err(at.error(node, what));
+        }
+        Some(node) => {
+            Some(u32::try_from(*node.get_ref()).ok().filter(|n| *n < 64).ok_or_else(|| {
+                at.error(node, format!("{} is not a NUMA node; they are 0 to 63", node.get_ref()))
+            })?)
+        }
+    };
+    Ok((backing, node))
 }
 
 /// Ranges for all, in the order of the file: declared origins first, then best
@@ -81,6 +133,14 @@ fn place(
         let about = |error: &dyn std::fmt::Display| format!("partition \"{name}\": {error}");
         let size = at.size(&format!("partition \"{name}\""), &raw.size)?;
         StorageRange::new(0, size).map_err(|error| at.error(&raw.size, about(&error)))?;
+        if size % map.unit() != 0 {
+            let what = format!(
+                "size {} is not a multiple of {}, the size of main storage's pages",
+                Size(size),
+                Size(map.unit())
+            );
+            return Err(at.error(&raw.size, about(&what)));
+        }
         let (range, blame) = match &raw.origin {
             Some(origin) => {
                 let bytes = at.size(&format!("origin of partition \"{name}\""), origin)?;
@@ -163,7 +223,7 @@ fn io_keys(
     raw: &RawPartition,
     name: &PartitionName,
 ) -> Result<BTreeMap<String, AccessKey>, HostFileError> {
-    let mut there = vec!["console", "agent", "blk0", "rng"];
+    let mut there = vec!["console", "agent", "blk0", "rng", "mem"];
     there.extend(raw.disk.as_ref().map(|_| "blk1"));
     let each = raw.io_keys.iter().map(|(processor, number)| {
         if !there.contains(&processor.as_str()) {

@@ -24,6 +24,22 @@ pub(super) struct RawFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawMainStorage {
     pub(super) size: Spanned<RawSize>,
+    pub(super) backing: Option<Spanned<RawBacking>>,
+    pub(super) path: Option<Spanned<std::path::PathBuf>>,
+    pub(super) numa_node: Option<Spanned<i64>>,
+    pub(super) reserve: Option<Spanned<bool>>,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RawBacking {
+    #[serde(rename = "memfd")]
+    Memfd,
+    #[serde(rename = "hugetlb-2M")]
+    Huge2M,
+    #[serde(rename = "hugetlb-1G")]
+    Huge1G,
+    #[serde(rename = "file")]
+    File,
 }
 
 #[derive(Deserialize, Default)]

@@ -1,3 +1,5 @@
+use storage_window::HugePage;
+
 use super::*;
 
 const WORKED: &str = include_str!("../../../../examples/worked-example/berth.toml");
@@ -100,7 +102,10 @@ fn each_bad_value_names_its_line_cause_and_remedy() {
         ("size = \"1M\"\ndisk = \"1K\"", &["line 7", "multiple of 1M"]),
         ("size = \"1M\"\nio_keys = { rng = 16 }", &["line 7", "0 to 15"]),
         ("size = \"1M\"\nio_keys = { rng = -1 }", &["line 7", "0 to 15"]),
-        ("size = \"1M\"\nio_keys = { blk1 = 3 }", &["line 7", "blk1", "console, agent, blk0, rng"]),
+        (
+            "size = \"1M\"\nio_keys = { blk1 = 3 }",
+            &["line 7", "blk1", "console, agent, blk0, rng, mem"],
+        ),
     ];
     for (more, parts) in cases {
         let error = refused(&with(&partition("p", more)));
@@ -207,4 +212,41 @@ proptest::proptest! {
             proptest::prop_assert!(map.partitions().iter().all(|p| p.range().end() <= 40 * M));
         }
     }
+}
+
+#[test]
+fn main_storage_is_made_of_what_the_file_says() {
+    let file = |more: &str| HostFile::parse(&format!("[main_storage]\nsize = \"8M\"\n{more}\n"));
+    let backing = |more: &str| file(more).map(|file| (file.backing, file.numa_node)).unwrap();
+    assert_eq!(backing(""), (Backing::Memfd, None));
+    assert_eq!(backing("reserve = true"), (Backing::Reserved, None));
+    assert_eq!(backing("backing = \"memfd\"\nnuma_node = 1"), (Backing::Memfd, Some(1)));
+    let huge = Backing::HugePages(HugePage::M2);
+    assert_eq!(backing("backing = \"hugetlb-2M\"\nreserve = true"), (huge, None));
+    let dax = "backing = \"file\"\npath = \"/dev/dax0.0\"";
+    assert_eq!(backing(dax), (Backing::Path("/dev/dax0.0".into()), None));
+    for (wrong, why) in [
+        ("backing = \"hugetlb-1G\"", "line 2: main storage of 8M is not a multiple"),
+        ("backing = \"file\"", "line 2: backing = \"file\" needs a path"),
+        ("backing = \"file\"\npath = \"x\"", "line 4: the path"),
+        ("path = \"/x\"", "line 3: a path is for"),
+        ("backing = \"hugetlb-2M\"\nreserve = false", "line 4: only memfd"),
+        ("backing = \"file\"\npath = \"/x\"\nnuma_node = 0", "line 5: numa_node is for memory"),
+        ("numa_node = 64", "line 3: 64 is not a NUMA node"),
+        ("numa_node = -1", "line 3: -1 is not a NUMA node"),
+        ("backing = \"floppy\"", "memfd"),
+    ] {
+        let error = file(wrong).expect_err(wrong).to_string();
+        assert!(error.contains(why), "{wrong}: {error}");
+    }
+    let odd = "[main_storage]\nsize = \"8M\"\nbacking = \"hugetlb-2M\"\n";
+    let one = |more: &str| HostFile::parse(&format!("{odd}{}", partition("a", more)));
+    for (more, why) in [
+        ("size = \"3M\"", "line 7: partition \"a\": size 3M is not a multiple of 2M"),
+        ("size = \"2M\"\norigin = \"1M\"", "units of 2M"),
+    ] {
+        let error = one(more).expect_err(more).to_string();
+        assert!(error.contains(why), "{error}");
+    }
+    assert!(one("size = \"4M\"").is_ok());
 }

@@ -8,13 +8,13 @@
 
 mod agent;
 mod console;
-mod lockdown;
 mod relocate;
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,7 +26,11 @@ use main_storage::{AccessKey, StorageRange};
 use storage_window::StorageWindow;
 
 use crate::in_full;
-use crate::link::{self, DataDisk, Ended, Link, MoveReport, Order, Report, WorkerConfig};
+use crate::link::{
+    self, DataDisk, Ended, Introduction, Link, MoveReport, Order, Place, Relocating, Report,
+    WorkerConfig,
+};
+use crate::lockdown;
 use agent::Agent;
 use relocate::{Answers, Files};
 
@@ -55,7 +59,7 @@ impl ToHost {
     fn say_if_room(&self, report: &Report) {
         let link = self.lock().clone();
         // A report that does not fit is one the next will make up for.
-        let _ = link.map(|link| link.send_now(report));
+        let _ = link.map(|link| link.send_now(report, &[]));
     }
 }
 
@@ -66,6 +70,11 @@ struct Worker {
     host: Arc<ToHost>,
     /// Of the relocation under way.
     answers: Mutex<Option<Answers>>,
+    name: String,
+    /// Whether the guest serves commands.
+    ready: Arc<AtomicBool>,
+    /// The relocation under way, for a host that comes in the middle of it.
+    moving: Mutex<Option<Relocating>>,
 }
 
 /// Runs a worker on the listening socket at standard input.
@@ -117,7 +126,11 @@ fn begin(
     let machine = Arc::new(machine);
     lockdown::lock_down().map_err(|error| error.to_string())?;
     let to_host = Arc::clone(host);
+    let ready = Arc::new(AtomicBool::new(false));
+    let is_ready = Arc::clone(&ready);
     let on_ready = move |ready: Option<agent_protocol::Ready>| {
+        // Before it is said: a host that comes between is told by `Hello`.
+        is_ready.store(ready.is_some(), Ordering::Release);
         to_host.say(&match ready {
             Some(ready) => Report::Ready { uptime_ns: ready.uptime_ns, kernel: ready.kernel },
             None => Report::NotReady,
@@ -125,8 +138,9 @@ fn begin(
     };
     let agent = Agent::new(machine.agent().clone(), Box::new(on_ready));
     let host = Arc::clone(host);
-    let answers = Mutex::default();
-    let worker = Arc::new(Worker { machine, window, agent, host, answers });
+    let (answers, moving, name) = (Mutex::default(), Mutex::default(), config.name.clone());
+    let worker = Worker { machine, window, agent, host, answers, name, ready, moving };
+    let worker = Arc::new(worker);
     let agent = Arc::clone(&worker.agent);
     spawn("agent", move || agent.run())?;
     let ending = Arc::clone(&worker);
@@ -209,6 +223,7 @@ impl Worker {
     fn carry_out(self: &Arc<Self>, order: Order, fds: Vec<OwnedFd>) {
         match order {
             Order::Start(_) => tracing::warn!("the guest was started already"),
+            Order::Hello => self.introduce_itself(),
             Order::Exec { argv, env, cwd } => {
                 let Some(client) = client(fds) else { return };
                 let bytes = String::into_bytes;
@@ -227,12 +242,13 @@ impl Worker {
                     console::attach(self.machine.console(), client);
                 }
             }
-            Order::Move { from, origin, wait_ms } => {
+            Order::Move { from, origin, mode, wait_ms } => {
                 let limits = relocation::Limits {
                     quiesce: Duration::from_millis(wait_ms),
                     acknowledge: ACKNOWLEDGE,
                 };
-                if let Err(reason) = self.relocate(from.try_into().ok(), origin, limits, fds) {
+                let to = (origin, mode.into());
+                if let Err(reason) = self.relocate(from.try_into().ok(), to, limits, fds) {
                     self.host.say(&Report::Moved(MoveReport::Stayed {
                         reason,
                         in_the_way: vec![],
@@ -261,10 +277,27 @@ impl Worker {
         }
     }
 
+    /// Tells a host that came later who and where this worker is.
+    fn introduce_itself(&self) {
+        // Held while it is said, so that a relocation's end comes after it.
+        let moving = self.moving();
+        let range = Place { origin: self.window.origin(), size: self.window.size() };
+        self.host.say(&Report::Hello(Introduction {
+            name: self.name.clone(),
+            range,
+            ready: self.ready.load(Ordering::Acquire),
+            moving: *moving,
+        }));
+    }
+
+    fn moving(&self) -> MutexGuard<'_, Option<Relocating>> {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn relocate(
         self: &Arc<Self>,
         from: Option<StorageRange>,
-        origin: u64,
+        (origin, mode): (u64, relocation::Mode),
         limits: relocation::Limits,
         fds: Vec<OwnedFd>,
     ) -> Result<(), String> {
@@ -278,8 +311,11 @@ impl Worker {
         let host = Arc::clone(&self.host);
         let driver = relocate::Worker::new(machine, window, files, host, from, answered);
         let worker = Arc::clone(self);
-        spawn("move", move || {
-            let report = driver.run(origin, limits);
+        let to = Place { origin, size: from.size() };
+        *self.moving() = Some(Relocating { from: from.into(), to });
+        let spawned = spawn("move", move || {
+            let report = driver.run(origin, mode, limits);
+            *worker.moving() = None;
             if let MoveReport::Lost { .. } = report {
                 // The storage is gone: nothing may enter the guest again.
                 worker.host.say(&Report::Moved(report));
@@ -287,7 +323,11 @@ impl Worker {
             } else {
                 worker.host.say(&Report::Moved(report));
             }
-        })
+        });
+        if spawned.is_err() {
+            *self.moving() = None;
+        }
+        spawned
     }
 
     /// Waits for the machine's end, tells the host and ends the process.

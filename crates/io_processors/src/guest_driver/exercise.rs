@@ -1,16 +1,22 @@
 //! A guest that does anything: the body of the fuzz target and of a property
 //! test.
 
+use std::sync::Arc;
+
 use main_storage::AccessKey;
 
-use super::{BASE, Driver, MemoryDisk, patience};
-use crate::{AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, IoProcessor, Rng};
+use super::{BASE, BUFFERS, Driver, MemoryDisk, TestStorage, patience};
+use crate::{
+    AddressLimits, AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, GuestStorage as _,
+    IoProcessor, MEM_BLOCK, Mem, MemEnd, Rng,
+};
 
 /// The host's end of whatever device is exercised.
 enum End {
     None,
     Console(ConsoleEnd),
     Channel(ChannelEnd),
+    Mem(MemEnd),
 }
 
 /// Takes `data` as what a hostile guest does to a device, and does it: stores
@@ -22,7 +28,7 @@ enum End {
 /// If it does not.
 pub fn exercise(data: &[u8]) {
     let mut input = Input(data);
-    let (mut driver, end) = match input.byte() % 4 {
+    let (mut driver, end) = match input.byte() % 5 {
         0 => (Driver::start(Rng), End::None),
         1 => {
             let disk = Box::new(MemoryDisk::new(vec![7; 64 * 512]));
@@ -32,10 +38,11 @@ pub fn exercise(data: &[u8]) {
             let (console, end) = Console::new();
             (Driver::start(console), End::Console(end))
         }
-        _ => {
+        3 => {
             let (channel, end) = AgentChannel::new();
             (Driver::start(channel), End::Channel(end))
         }
+        _ => memory(),
     };
     driver.initialise(u64::from(input.byte()) << 24 | 0xff);
     while !input.0.is_empty() {
@@ -43,7 +50,7 @@ pub fn exercise(data: &[u8]) {
     }
     driver.processor.quiesce();
     assert!(driver.processor.wait_idle(patience()), "a quiesced device becomes idle");
-    let limits = Driver::limits(1 << 20);
+    let limits = AddressLimits { origin: 1 << 20, size: driver.storage.size() };
     let acknowledged = driver.processor.set_address_limits(limits);
     assert_eq!(acknowledged.map(|word| word.limits), Ok(limits));
     driver.processor.resume();
@@ -87,7 +94,7 @@ fn step(input: &mut Input<'_>, driver: &mut Driver, end: &End) {
             assert!(driver.processor.wait_idle(patience()), "a quiesced device becomes idle");
             driver.processor.resume();
         }
-        7 => host(input, end),
+        7 => host(input, driver, end),
         _ => {
             let page = BASE + u64::from(input.half()) % 1024 * 4096;
             driver.storage.set_key(page, input.byte() & 0xfe);
@@ -96,6 +103,25 @@ fn step(input: &mut Input<'_>, driver: &mut Driver, end: &End) {
             }
         }
     }
+}
+
+/// A memory device with less storage than it offers.
+fn memory() -> (Driver, End) {
+    let storage = Arc::new(TestStorage::with_reach(4 << 20, (4 << 20) + 8 * MEM_BLOCK as usize));
+    storage.set_size((4 << 20) + 5 * MEM_BLOCK);
+    let (device, end) = Mem::new(storage.layout()).expect("room for memory");
+    (Driver::start_on(device, storage), End::Mem(end))
+}
+
+/// A request to a memory device that makes sense more often than random bytes
+/// do, and a chain for it.
+fn memory_request(input: &mut Input<'_>, driver: &mut Driver, end: &MemEnd) {
+    let block = u64::from(input.byte() % 12);
+    let count = u64::from(input.byte() % 6);
+    driver.put(BUFFERS, u64::from(input.byte() % 5));
+    driver.put(BUFFERS + 8, end.region().0 + block * MEM_BLOCK);
+    driver.put(BUFFERS + 16, count);
+    driver.submit(0, &[(BUFFERS, 24, false), (BUFFERS + 0x1000, 10, true)]);
 }
 
 /// A descriptor that makes sense more often than random bytes do.
@@ -116,7 +142,7 @@ fn descriptor(input: &mut Input<'_>, driver: &Driver) {
     driver.descriptor(Driver::descriptors(index), slot, (address, length), flags, next);
 }
 
-fn host(input: &mut Input<'_>, end: &End) {
+fn host(input: &mut Input<'_>, driver: &mut Driver, end: &End) {
     let bytes = input.word().to_le_bytes();
     match end {
         End::None => {}
@@ -128,6 +154,11 @@ fn host(input: &mut Input<'_>, end: &End) {
             let now = Some(std::time::Instant::now());
             let _ = end.write_until(&bytes, now);
             let _ = end.read_until(&mut [0; 64], now);
+        }
+        End::Mem(end) => {
+            let _ = end.request(u64::from(bytes[0] % 16) * MEM_BLOCK);
+            memory_request(input, driver, end);
+            assert!(end.plugged() <= 5 * MEM_BLOCK, "no more is plugged than there is");
         }
     }
 }

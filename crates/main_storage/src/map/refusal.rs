@@ -32,6 +32,16 @@ pub enum Refusal {
         /// Bytes of main storage.
         total: Size,
     },
+    /// Main storage is handed out in larger units than blocks.
+    #[error(
+        "{range} is not in units of {unit}, the size of main storage's pages; choose multiples of it"
+    )]
+    Unit {
+        /// What was wanted.
+        range: StorageRange,
+        /// Bytes of a unit.
+        unit: Size,
+    },
     /// Other partitions use it.
     #[error("{range} is not free: {} in the way; move it first or choose another origin", Occupants(.by))]
     InTheWay {

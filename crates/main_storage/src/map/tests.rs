@@ -189,3 +189,19 @@ fn the_survivor_of_an_exchange_keeps_what_it_holds() {
     map.abandon_exchange(&name("lpar2")).unwrap();
     assert_eq!(table(&map), [("lpar2", 128, 256, 125)]);
 }
+
+#[test]
+fn larger_pages_are_never_shared() {
+    let mut map = StorageMap::in_units(12 * M, 2 * M).unwrap();
+    let name = name("a");
+    for odd in [range(1, 2), range(0, 3)] {
+        let refusal = map.assign(name.clone(), odd).unwrap_err();
+        assert!(matches!(refusal, Refusal::Unit { unit: Size(unit), .. } if unit == 2 * M));
+    }
+    assert!(matches!(map.best_fit(M), Err(Refusal::Unit { .. })));
+    map.assign(name.clone(), range(2, 4)).unwrap();
+    assert!(matches!(map.plan_move(&name, 3 * M), Err(Refusal::Unit { .. })));
+    assert!(map.plan_move(&name, 4 * M).is_ok());
+    assert_eq!(map.best_fit(2 * M), Ok(range(0, 2)));
+    assert!(StorageMap::in_units(12 * M, 0).is_err() && StorageMap::in_units(12 * M, 5).is_err());
+}

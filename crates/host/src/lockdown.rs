@@ -1,8 +1,10 @@
-//! What a worker may still ask of the host's kernel once its guest runs.
+//! What a worker may still ask of the host's kernel once its guest runs, and
+//! the keeper once it keeps.
 //!
-//! No new privileges, no new program, no new file, no new connection: it has
-//! its storage, its disks, its sockets and its threads. What it asks for beside
-//! that ends it (SIGSYS), and the host says so.
+//! No new privileges, no new program, no new file, no new connection: a worker
+//! has its storage, its disks, its sockets and its threads; the keeper has two
+//! files and its sockets. What they ask for beside that ends them (SIGSYS), and
+//! the host says so.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +13,9 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-/// Why the worker could not be locked down; it does not run then.
+/// Why the process could not be locked down; it does not go on then.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LockdownError {
+pub(crate) enum LockdownError {
     #[error("this host's architecture has no seccomp filter yet")]
     Architecture,
     #[error("the filter of system calls is wrong: {0}")]
@@ -95,11 +97,52 @@ const ALLOWED: &[i64] = &[
     libc::SYS_exit_group,
 ];
 
-/// Locks down every thread of this process, for good.
-pub(super) fn lock_down() -> Result<(), LockdownError> {
+/// System calls without which the keeper cannot work: it hands files over,
+/// says what happens and ends.
+const KEEPERS: &[i64] = &[
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_mprotect,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    libc::SYS_write,
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_accept4,
+    libc::SYS_getsockopt,
+    libc::SYS_close,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_futex,
+    libc::SYS_clock_gettime,
+    libc::SYS_getrandom,
+    libc::SYS_sigaltstack,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+/// Locks down every thread of this worker, for good.
+pub(crate) fn lock_down() -> Result<(), LockdownError> {
     // Several filters; of their verdicts the strictest counts.
     let arch = architecture()?;
-    for filter in [threads_only(arch)?, refused(arch)?, allow_list(arch)?] {
+    apply([threads_only(arch)?, refused(arch)?, allow_list(arch)?])
+}
+
+/// Locks down the keeper, for good.
+pub(crate) fn lock_down_keeper() -> Result<(), LockdownError> {
+    let arch = architecture()?;
+    let calls = KEEPERS.iter().chain(REFUSED).map(|number| (*number, Vec::new())).collect();
+    let (kill, allow) = (SeccompAction::KillProcess, SeccompAction::Allow);
+    apply([refused(arch)?, SeccompFilter::new(calls, kill, allow, arch)?])
+}
+
+fn apply(filters: impl IntoIterator<Item = SeccompFilter>) -> Result<(), LockdownError> {
+    for filter in filters {
         let program: BpfProgram = filter.try_into()?;
         seccompiler::apply_filter_all_threads(&program)?;
     }
