@@ -1,6 +1,7 @@
 //! A real guest is given memory while it runs, uses it and gives it back.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may give up")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,7 @@ impl Guest {
             initrd: Some(image.initrd),
             command_line: image.command_line,
             disks: vec![DiskConfig { path: image.root, mode: DiskMode::ReadOnly }],
+            io_keys: BTreeMap::new(),
         };
         let machine = Machine::new(&config, &window).unwrap();
         machine.start();
@@ -139,7 +141,7 @@ impl Guest {
         self.memory().request(0).unwrap();
         let state = self.memory().wait(patience(), |state| state.plugged == 0);
         assert_eq!((state.plugged, state.end), (0, 0));
-        self.machine.stop_vcpus();
+        assert!(self.machine.stop_vcpus(patience()));
         self.quiesce();
         assert_eq!(self.memory().state().end, 0, "nothing was plugged meanwhile");
         self.window.shrink(range(BOOT)).unwrap();
