@@ -1,7 +1,9 @@
-//! A real guest is given memory while it runs, uses it and gives it back.
+//! A real guest is given memory while it runs, uses it, is moved with it and
+//! gives it back.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may give up")]
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,13 +11,15 @@ use agent_protocol::{Decoder, ExecRequest, Message, Status};
 use image::{Dirs, ImageStore, Recipe, Silent};
 use io_processors::{AddressLimits, ChannelState, DiskMode, MemEnd};
 use machine::{DiskConfig, Machine, MachineConfig, memory_map};
-use main_storage::StorageRange;
+use main_storage::{MovePlan, StorageRange};
 use storage_window::{Backing, MainStorage, StorageWindow};
 
 const MIB: u64 = 1 << 20;
-/// What the guest boots in, and what there is in all.
+/// What the guest boots in, and what it gets later.
 const BOOT: u64 = 128 * MIB;
 const MORE: u64 = 64 * MIB;
+/// How far it is moved.
+const AWAY: u64 = 32 * MIB;
 
 /// How long anything may take before it counts as never happening.
 fn patience() -> Instant {
@@ -31,16 +35,16 @@ struct Guest {
 }
 
 impl Guest {
-    /// Boots the minimal image in [`BOOT`] bytes of [`BOOT`] + [`MORE`].
+    /// Boots the minimal image in [`BOOT`] bytes at the start of main storage.
     fn boot() -> Self {
         let store = ImageStore::open(Dirs::from_env().unwrap());
         let image = store.ensure(&Recipe::find("minimal").unwrap(), &Silent).unwrap();
         let fixed = &image.manifest.fixed_memory;
         assert_eq!(*fixed, None, "the image has no memory driver");
-        let main = MainStorage::create(BOOT + MORE, Backing::Memfd).unwrap();
+        let main = MainStorage::create(AWAY + BOOT + MORE, Backing::Memfd).unwrap();
         let (storage, keys) = (main.storage_fd(), main.keys_fd());
         let (base, reach) = (memory_map::STORAGE_BASE, BOOT + MORE);
-        let window = StorageWindow::map(storage, keys, range(BOOT), base, reach).unwrap();
+        let window = StorageWindow::map(storage, keys, range(0, BOOT), base, reach).unwrap();
         let config = MachineConfig {
             name: "memory".into(),
             vcpus: 2,
@@ -106,6 +110,19 @@ impl Guest {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
+    /// Waits until the guest counts `bytes` of memory as its own: it does so a
+    /// moment after it has taken them.
+    fn wait_for_total(&mut self, bytes: u64) {
+        let deadline = patience();
+        loop {
+            let total = self.meminfo("MemTotal");
+            if total == bytes {
+                return;
+            }
+            assert!(Instant::now() < deadline, "MemTotal is {total}, not {bytes}");
+        }
+    }
+
     /// Has every I/O processor, idle, acknowledge the window's size.
     fn set_limits(&self) {
         let limits = AddressLimits { origin: self.window.origin(), size: self.window.size() };
@@ -127,7 +144,8 @@ impl Guest {
     /// Gives the guest more, while it runs.
     fn expand(&self) {
         let (storage, keys) = (self.main.storage_fd(), self.main.keys_fd());
-        self.window.grow(storage, keys, range(BOOT + MORE)).unwrap();
+        let after = range(self.window.origin(), BOOT + MORE);
+        self.window.grow(storage, keys, after).unwrap();
         self.quiesce();
         self.set_limits();
         self.resume();
@@ -139,13 +157,59 @@ impl Guest {
     /// Takes back what the guest gives.
     fn shrink(&self) {
         self.memory().request(0).unwrap();
+        self.take_back();
+    }
+
+    /// Takes back what the guest gives while it is moved to `origin`.
+    fn shrink_on_the_way(&self, origin: u64) {
+        self.slide(origin, || self.memory().request(0).unwrap());
+        self.take_back();
+    }
+
+    fn take_back(&self) {
         let state = self.memory().wait(patience(), |state| state.plugged == 0);
         assert_eq!((state.plugged, state.end), (0, 0));
+        self.stopped(|| {
+            assert_eq!(self.memory().state().end, 0, "nothing was plugged meanwhile");
+            self.window.shrink(range(self.window.origin(), BOOT)).unwrap();
+            self.machine.forget_translations();
+        });
+    }
+
+    fn plan(&self, origin: u64) -> MovePlan {
+        MovePlan::new(range(self.window.origin(), self.window.size()), origin).unwrap()
+    }
+
+    /// Moves all the guest has to `origin` while it is stopped.
+    fn relocate(&self, origin: u64) {
+        let (storage, keys) = (self.main.storage_fd(), self.main.keys_fd());
+        let plan = self.plan(origin);
+        self.stopped(|| {
+            let go_on = &mut |_| ControlFlow::Continue(());
+            self.window.relocate(storage, keys, &plan, go_on).unwrap();
+        });
+    }
+
+    /// The same while it runs; `body` is done after the first chunk.
+    fn slide(&self, origin: u64, body: impl Fn()) {
+        let (storage, keys) = (self.main.storage_fd(), self.main.keys_fd());
+        let prepared = self.window.prepare(storage, keys, &self.plan(origin)).unwrap();
+        let mut first = true;
+        let go_on = &mut |_| {
+            if std::mem::take(&mut first) {
+                body();
+            }
+            ControlFlow::Continue(())
+        };
+        prepared.slide(go_on).unwrap().finish().unwrap();
+        self.stopped(|| {});
+    }
+
+    /// Does `body` while nobody touches the guest's storage.
+    fn stopped(&self, body: impl FnOnce()) {
         assert!(self.machine.stop_vcpus(patience()));
         self.quiesce();
-        assert_eq!(self.memory().state().end, 0, "nothing was plugged meanwhile");
-        self.window.shrink(range(BOOT)).unwrap();
-        self.machine.forget_translations();
+        body();
         self.set_limits();
         self.resume();
         self.machine.resume_vcpus();
@@ -153,31 +217,46 @@ impl Guest {
 
     /// Bytes of host memory behind what the guest booted in.
     fn resident(&self) -> u64 {
-        self.main.resident(StorageRange::new(BOOT, MORE).unwrap()).unwrap()
+        self.main.resident(range(self.window.origin() + BOOT, MORE)).unwrap()
     }
 }
 
-fn range(size: u64) -> StorageRange {
-    StorageRange::new(0, size).unwrap()
+fn range(origin: u64, size: u64) -> StorageRange {
+    StorageRange::new(origin, size).unwrap()
 }
 
 #[test]
 fn guest_memory_grows_is_used_and_shrinks_again() {
     let mut guest = Guest::boot();
     let total = guest.meminfo("MemTotal");
-    let free = guest.meminfo("MemAvailable");
-    for _ in 0..2 {
+    // More than the guest can hold at first.
+    let blocks = guest.meminfo("MemAvailable") / MIB + 16;
+    guest.shell("yes berth | head -c 1048576 >/block");
+    let write = format!("for block in $(seq {blocks}); do cat /block; done");
+    let sum = guest.shell(&format!("({write}) | md5sum"));
+    let take = |guest: &mut Guest| {
         guest.expand();
-        assert_eq!(guest.meminfo("MemTotal"), total + MORE);
-        // More than the guest could hold before.
-        let file = free + 16 * MIB;
-        guest.shell("mkdir -p /big && mount -t tmpfs -o size=100% big /big");
-        guest.shell(&format!("yes berth | head -c {file} >/big/file"));
-        guest.shell(&format!("yes berth | head -c {file} | cmp - /big/file"));
+        guest.wait_for_total(total + MORE);
+        guest.shell(&format!("mount -t tmpfs -o size=100% big /mnt && ({write}) >/mnt/file"));
+    };
+    let check = |guest: &mut Guest| {
+        assert_eq!(guest.shell("md5sum </mnt/file"), sum);
         assert!(guest.resident() > 8 * MIB, "the guest uses what it was given");
-        guest.shell("umount /big");
-        guest.shrink();
-        assert_eq!(guest.resident(), 0, "what was given back costs nothing");
-        assert_eq!(guest.meminfo("MemTotal"), total);
-    }
+        guest.shell("umount /mnt");
+    };
+
+    take(&mut guest);
+    guest.relocate(AWAY);
+    check(&mut guest);
+    guest.shrink();
+    assert_eq!(guest.resident(), 0, "what was given back costs nothing");
+    guest.wait_for_total(total);
+
+    take(&mut guest);
+    guest.slide(0, || {});
+    check(&mut guest);
+    guest.shrink_on_the_way(AWAY);
+    guest.wait_for_total(total);
+    let log = guest.shell("dmesg");
+    assert!(!["BUG:", "WARNING:", "Call Trace"].iter().any(|word| log.contains(word)), "{log}");
 }

@@ -363,9 +363,11 @@ fn a_window_changes_its_size_only_within_its_bounds() {
 
 #[test]
 fn what_is_discarded_reads_as_zero_even_if_the_host_keeps_it() {
-    for failing in [None, Some(Point::Punch)] {
+    for (failing, moving) in [(None, false), (Some(Point::Punch), false), (None, true)] {
         let mut world = World::new(3, 4);
         world.fill();
+        let plan = world.plan(5);
+        let prepared = moving.then(|| world.prepare(&plan).unwrap());
         let pages = 100..300;
         let count = pages.len() as u64 * PAGE_SIZE;
         with(failing, || world.window.discard(100 * PAGE_SIZE, count));
@@ -375,9 +377,22 @@ fn what_is_discarded_reads_as_zero_even_if_the_host_keeps_it() {
         world.content[100 * KEY_PAGE..300 * KEY_PAGE].fill(0);
         world.keys[pages.clone()].fill(0);
         world.written[pages].fill(false);
-        world.inflated = failing.is_some();
+        world.inflated = failing.is_some() || moving;
+        drop(prepared);
         world.check();
     }
+}
+
+#[test]
+fn main_storage_that_keeps_its_pages_keeps_those_that_are_discarded() {
+    let main = MainStorage::create(4 * M, Backing::Reserved).unwrap();
+    let window = map(&main, range(1, 2));
+    window.write_slice(&[7; KEY_PAGE], GuestAddress(BASE + M)).unwrap();
+    let blocks = || rustix::fs::fstat(main.storage_fd()).unwrap().st_blocks;
+    let before = blocks();
+    window.discard(M, M);
+    assert_eq!(blocks(), before);
+    assert!(read(main.storage_fd(), 2 * M, KEY_PAGE).iter().all(|byte| *byte == 0));
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use main_storage::{BLOCK_SIZE, PAGE_SIZE, Size, StorageRange};
 use vm_memory::guest_memory::GuestMemorySliceIterator;
@@ -13,6 +13,7 @@ use vm_memory::{
     GuestRegionMmap, Permissions,
 };
 
+use crate::backing;
 use crate::layout::GuestLayout;
 use crate::mapping::Mapping;
 use crate::storage::{KEYS_PER_BLOCK, key_offset, keys_of, total};
@@ -60,6 +61,10 @@ pub struct StorageWindow {
     layout: GuestLayout,
     origin: AtomicU64,
     moving: AtomicBool,
+    // Held while pages are given back to the host at a guest's wish.
+    giving_back: Mutex<()>,
+    // All pages of main storage stay its own.
+    keeps_pages: bool,
     regions: Vec<Arc<GuestRegionMmap>>,
     memory: GuestMemoryMmap,
 }
@@ -104,6 +109,8 @@ impl StorageWindow {
             layout,
             origin: AtomicU64::new(range.origin()),
             moving: AtomicBool::new(false),
+            giving_back: Mutex::new(()),
+            keeps_pages: backing::keeps_pages(storage_fd)?,
             regions,
             memory,
         }))
@@ -157,9 +164,11 @@ impl StorageWindow {
         &self.memory
     }
 
-    /// Gives the memory behind `count` bytes from window offset `offset`, both
-    /// multiples of the page size, back to the host: they read as zero and
-    /// have zero keys. Nothing happens to what is not inside the window.
+    /// Forgets the contents and keys of `count` bytes from window offset
+    /// `offset`, both multiples of the page size: they are zero then. Their
+    /// memory goes back to the host where main storage does not keep it.
+    /// Nothing happens to what is not inside the window. The guest and a live
+    /// relocation may be running.
     pub fn discard(&self, offset: u64, count: u64) {
         let (Ok(at), Ok(length)) = (usize::try_from(offset), usize::try_from(count)) else {
             return;
@@ -168,15 +177,27 @@ impl StorageWindow {
         if !inside || (offset | count) % PAGE_SIZE != 0 || count == 0 {
             return;
         }
-        if self.storage.discard(at, length).is_err() {
-            // What cannot be given back can still be made zero.
+        if !self.give_back(at, length) {
             // SAFETY: inside the window, so mapped; others may use the bytes
-            // at the same time, as with every store of a guest.
+            // at the same time, as with every store of a guest. What is in
+            // flight makes the store wait, as every other.
             unsafe { std::ptr::write_bytes(self.storage.base().add(at), 0, length) };
         }
         for page in offset / PAGE_SIZE..(offset + count) / PAGE_SIZE {
             self.key_cell(page as usize).store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Gives the memory of a part of the window back to the host, unless it
+    /// refuses, main storage keeps its pages, or they may be about to move:
+    /// the kernel looks up the place in main storage first and empties it
+    /// later, when something else may have moved there.
+    fn give_back(&self, at: usize, length: usize) -> bool {
+        if self.keeps_pages {
+            return false;
+        }
+        let _held = self.giving_back.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.moving.load(Ordering::Acquire) && self.storage.discard(at, length).is_ok()
     }
 
     /// The range of main storage that the window shows.
@@ -195,7 +216,13 @@ impl StorageWindow {
     /// Claims the window for one relocation or change of size; false if one is
     /// under way.
     pub(crate) fn claim(&self) -> bool {
-        !self.moving.swap(true, Ordering::AcqRel)
+        if self.moving.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        // Whoever gives pages back now comes to an end first; whoever begins
+        // later sees the claim.
+        drop(self.giving_back.lock().unwrap_or_else(PoisonError::into_inner));
+        true
     }
 
     pub(crate) fn release(&self) {

@@ -222,7 +222,9 @@ impl Shared {
                 }
                 Report::NotReady => self.set_ready(process, false),
                 Report::Question { origin, reserve } => self.answer(process, origin, reserve),
-                report @ (Report::Copying { .. } | Report::Moved(_)) => process.tell_mover(report),
+                report @ (Report::Copying { .. } | Report::Moved(_) | Report::Resized(_)) => {
+                    process.tell_mover(report);
+                }
                 // Heard when the worker was adopted.
                 Report::Hello(_) => {}
                 Report::Ended(ended) => last = Some(ended),
@@ -272,19 +274,12 @@ impl Shared {
     fn settle(&self, process: &Process, ended: Ended) -> bool {
         let name = &process.name;
         let mut board = self.board();
-        let on_map = board.map.get(name);
-        let ranges: Vec<_> = on_map
-            .iter()
-            .flat_map(|on| std::iter::once(on.range()).chain(on.moving_to()))
-            .collect();
-        for range in ranges {
+        for range in board.settle_change(name) {
             if let Err(error) = self.storage.discard(range) {
                 // It is tried again before the range is used.
                 tracing::error!(partition = %name, error = in_full(&error), "memory not given back");
             }
         }
-        // Not moving is the usual case.
-        let _ = board.map.abandon_move(name);
         process.set_mover(None);
         let closing = board.closing;
         let Some(partition) = board.partitions.get_mut(name) else { return false };
@@ -399,7 +394,7 @@ impl Shared {
     }
 
     /// Has the worker move itself and waits for its report.
-    fn move_running(
+    pub(super) fn move_running(
         &self,
         process: &Process,
         plan: &MovePlan,
@@ -446,7 +441,7 @@ impl Shared {
         let refused =
             |reason| MoveOutcome::Refused { reason, in_the_way: vec![], busy_devices: vec![] };
         match report {
-            Ok(MoveReport::Moved { bytes, nanos, pause_us, not_cleared }) => {
+            Ok(MoveReport::Moved { bytes, nanos, pause_us, not_cleared, .. }) => {
                 // If the worker died since, the move was abandoned with it.
                 if let Err(error) = board.map.commit_move(name) {
                     return refused(format!("{error}: the partition ended just after the move"));

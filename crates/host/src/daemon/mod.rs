@@ -4,6 +4,8 @@
 //! mod        Host: life cycle, the control socket
 //! board      what the host knows: the map and every partition, under one lock
 //! commands   start, stop, move: what changes the board
+//! exchange   two partitions change places
+//! resize     expand, shrink, compact
 //! process    one worker process and what it reports
 //! serve      one client's connection
 //! ```
@@ -13,7 +15,9 @@
 
 mod board;
 mod commands;
+mod exchange;
 mod process;
+mod resize;
 mod serve;
 
 use std::collections::BTreeMap;

@@ -8,7 +8,10 @@
 
 mod agent;
 mod console;
+mod exchange;
+mod hold;
 mod relocate;
+mod resize;
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,13 +25,13 @@ use std::time::Duration;
 use agent_protocol::ExecRequest;
 use io_processors::{ClusterSize, DiskMode};
 use machine::{DiskConfig, Machine, MachineConfig, MachineEnd};
-use main_storage::{AccessKey, StorageRange};
+use main_storage::{AccessKey, ExchangePlan, MovePlan, StorageRange};
 use storage_window::StorageWindow;
 
 use crate::in_full;
 use crate::link::{
     self, DataDisk, Ended, Introduction, Link, MoveReport, Order, Place, Relocating, Report,
-    WorkerConfig,
+    ResizeReport, Side, WorkerConfig,
 };
 use crate::lockdown;
 use agent::Agent;
@@ -249,12 +252,21 @@ impl Worker {
                 };
                 let to = (origin, mode.into());
                 if let Err(reason) = self.relocate(from.try_into().ok(), to, limits, fds) {
-                    self.host.say(&Report::Moved(MoveReport::Stayed {
-                        reason,
-                        in_the_way: vec![],
-                        busy_devices: vec![],
-                        out_of_service: vec![],
-                    }));
+                    self.host.say(&Report::Moved(MoveReport::stayed(reason)));
+                }
+            }
+            Order::Exchange { a, b, side, wait_ms } => {
+                let limit = Duration::from_millis(wait_ms);
+                if let Err(reason) = self.exchange((a, b), side, limit, fds) {
+                    self.host.say(&Report::Moved(MoveReport::stayed(reason)));
+                }
+            }
+            Order::Resize { size, wait_ms } => {
+                let limit = Duration::from_millis(wait_ms);
+                if let Err(reason) = self.resize(size, limit, fds) {
+                    let (size, busy_devices) = (self.window.size(), vec![]);
+                    let stayed = ResizeReport::Stayed { size, reason, busy_devices };
+                    self.host.say(&Report::Resized(stayed));
                 }
             }
             Order::Answer { refused } => {
@@ -330,6 +342,52 @@ impl Worker {
         spawned
     }
 
+    fn exchange(
+        self: &Arc<Self>,
+        (a, b): ([Place; 2], [Place; 2]),
+        side: Side,
+        limit: Duration,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), String> {
+        let [storage, keys, record, peer] =
+            <[OwnedFd; 4]>::try_from(fds).map_err(|_| "the host passed too few files")?;
+        let plan = exchange_plan(a, b)?;
+        let party = exchange::Party {
+            machine: Arc::clone(&self.machine),
+            window: Arc::clone(&self.window),
+            files: exchange::Files { storage, keys, record },
+            peer: Link::from(peer),
+            plan,
+            side,
+            limit,
+        };
+        let own = if side == Side::Leader { plan.a() } else { plan.b() };
+        let worker = Arc::clone(self);
+        *self.moving() = Some(Relocating { from: own.from().into(), to: own.to().into() });
+        let spawned = spawn("exchange", move || {
+            let report = party.run();
+            *worker.moving() = None;
+            worker.host.say(&Report::Moved(report));
+        });
+        if spawned.is_err() {
+            *self.moving() = None;
+        }
+        spawned
+    }
+
+    fn resize(
+        self: &Arc<Self>,
+        size: u64,
+        limit: Duration,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), String> {
+        let files = <[OwnedFd; 2]>::try_from(fds).map_err(|_| "the host passed no main storage")?;
+        let (machine, window) = (Arc::clone(&self.machine), Arc::clone(&self.window));
+        let resize = resize::Resize { machine, window, files, limit };
+        let worker = Arc::clone(self);
+        spawn("resize", move || worker.host.say(&Report::Resized(resize.run(size))))
+    }
+
     /// Waits for the machine's end, tells the host and ends the process.
     fn end_with_machine(&self) {
         let end = match self.machine.wait() {
@@ -351,6 +409,14 @@ impl Worker {
         std::thread::sleep(LAST_WORDS);
         std::process::exit(0);
     }
+}
+
+fn exchange_plan(a: [Place; 2], b: [Place; 2]) -> Result<ExchangePlan, String> {
+    let side = |[from, to]: [Place; 2]| {
+        let from = StorageRange::try_from(from).map_err(|error| error.to_string())?;
+        MovePlan::new(from, to.origin).map_err(|error| error.to_string())
+    };
+    ExchangePlan::new(side(a)?, side(b)?).map_err(|error| error.to_string())
 }
 
 /// The client's connection that came with an order.

@@ -13,7 +13,7 @@ use crate::device::Waker;
 pub struct MemState {
     /// What the host asked for last.
     pub requested: u64,
-    /// What the guest uses.
+    /// What the guest has taken. It counts it as its own a moment later.
     pub plugged: u64,
     /// From the region's start to the end of the last block that the guest
     /// uses: so much storage must stay.
