@@ -2,6 +2,7 @@
 //! gives it back.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may give up")]
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,6 +53,7 @@ impl Guest {
             initrd: Some(image.initrd),
             command_line: image.command_line,
             disks: vec![DiskConfig { path: image.root, mode: DiskMode::ReadOnly }],
+            io_keys: BTreeMap::new(),
         };
         let machine = Machine::new(&config, &window).unwrap();
         machine.start();

@@ -4,6 +4,7 @@
 //! file descriptors that belong to it. The worker listens on it, so that a
 //! host started later can find the worker again; it serves one host at a time.
 
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -45,6 +46,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) command_line: String,
     pub(crate) root: std::path::PathBuf,
     pub(crate) data: Option<DataDisk>,
+    /// Access keys of I/O processors, 0 to 15, by name.
+    pub(crate) io_keys: BTreeMap<String, u8>,
 }
 
 /// A data disk: a template and what the guest writes.

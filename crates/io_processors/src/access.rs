@@ -1,20 +1,19 @@
 //! The one way from an I/O processor to guest storage.
 
+use std::io;
+use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use main_storage::{PAGE_SIZE, StorageKey};
 use storage_window::GuestLayout;
 use vm_memory::guest_memory::GuestMemorySliceIterator;
 use vm_memory::{
     GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, Permissions,
+    VolatileSlice,
 };
 
-/// Bytes of a page: the unit that has a storage key.
-const PAGE_SIZE: u64 = 4096;
-/// Storage key bit: the page was read.
-const REFERENCE: u8 = 0x04;
-/// Storage key bit: the page was written.
-const CHANGE: u8 = 0x02;
+use crate::keys::{KeyCheck, KeyRefusal};
 
 /// A guest's storage as an I/O processor needs it: the memory and its keys.
 pub trait GuestStorage: Send + Sync {
@@ -73,20 +72,22 @@ pub struct AddressLimits {
 /// Guest storage within the address limits, with keys kept.
 ///
 /// It is a [`GuestMemory`], so the queue code reads rings and descriptors
-/// through it as well. Every transfer asks `get_slices` first; this is where
-/// reference and change bits are set, and where a key that forbids the
-/// transfer will be enforced.
+/// through it as well. Every transfer asks `get_slices` first; this is where a
+/// key that forbids the transfer is enforced, and where reference and change
+/// bits are set: before the transfer and again after it, so that a guest that
+/// clears them meanwhile misses nothing.
 pub struct GuestAccess {
     storage: Arc<dyn GuestStorage>,
+    keys: Arc<KeyCheck>,
     layout: GuestLayout,
     size: u64,
     limits: Option<AddressLimits>,
 }
 
 impl GuestAccess {
-    pub(crate) fn new(storage: Arc<dyn GuestStorage>) -> Self {
+    pub(crate) fn new(storage: Arc<dyn GuestStorage>, keys: Arc<KeyCheck>) -> Self {
         let (layout, size) = (storage.layout(), storage.size());
-        Self { storage, layout, size, limits: None }
+        Self { storage, keys, layout, size, limits: None }
     }
 
     /// Bytes of storage within the address limits.
@@ -131,16 +132,64 @@ impl GuestAccess {
         }
     }
 
-    /// Sets the bits that a transfer of `count` bytes from `offset`, all inside,
-    /// leaves in the keys. A write counts as a reference too, as on System/370.
-    fn mark(&self, offset: u64, count: u64, access: Permissions) {
-        if count == 0 {
-            return;
-        }
-        let bits = if access.has_write() { REFERENCE | CHANGE } else { REFERENCE };
-        for page in offset / PAGE_SIZE..=(offset + count - 1) / PAGE_SIZE {
-            let Ok(page) = usize::try_from(page) else { return };
-            let key = self.storage.key_cell(page);
+    /// The pages that the `count` bytes from `address` lie on, if they are
+    /// within the limits: the address of each and its key.
+    fn pages(&self, address: GuestAddress, count: u64) -> impl Iterator<Item = (u64, &AtomicU8)> {
+        let offset = self.offset(address, count).filter(|_| count > 0);
+        let pages = offset.map(|offset| offset / PAGE_SIZE..(offset + count).div_ceil(PAGE_SIZE));
+        pages.into_iter().flatten().enumerate().filter_map(move |(index, page)| {
+            let at = (address.0 & !(PAGE_SIZE - 1)) + index as u64 * PAGE_SIZE;
+            Some((at, self.storage.key_cell(usize::try_from(page).ok()?)))
+        })
+    }
+
+    /// Whether the keys allow a transfer of `count` bytes, all inside. Does
+    /// not count a refusal.
+    pub(crate) fn check_keys(
+        &self,
+        address: GuestAddress,
+        count: u64,
+        transfer: Permissions,
+    ) -> Result<(), KeyRefusal> {
+        let Some(access) = self.keys.restricted() else { return Ok(()) };
+        self.pages(address, count).try_for_each(|(page, key)| {
+            let key = StorageKey::from_byte(key.load(Ordering::Relaxed));
+            KeyCheck::check(access, key, GuestAddress(page), transfer)
+        })
+    }
+
+    pub(crate) fn count_refusal(&self, refusal: &KeyRefusal) {
+        self.keys.count(refusal);
+    }
+
+    /// Sets the bits that a transfer of `count` bytes, all inside, leaves in
+    /// the keys, now and once more when the result is dropped.
+    pub(crate) fn mark(
+        &self,
+        address: GuestAddress,
+        count: u64,
+        transfer: Permissions,
+    ) -> Marks<'_> {
+        let marks = Marks { access: self, address, count, transfer };
+        marks.set();
+        marks
+    }
+}
+
+/// Sets the reference and change bits of a transfer after it, when dropped.
+pub(crate) struct Marks<'a> {
+    access: &'a GuestAccess,
+    address: GuestAddress,
+    count: u64,
+    transfer: Permissions,
+}
+
+impl Marks<'_> {
+    fn set(&self) {
+        // A write counts as a reference too, as on System/370.
+        let change = if self.transfer.has_write() { StorageKey::CHANGE } else { 0 };
+        let bits = StorageKey::REFERENCE | change;
+        for (_, key) in self.access.pages(self.address, self.count) {
             // Most pages have their bits already: a plain load does not
             // bounce the cache line between vCPUs and I/O processors.
             if key.load(Ordering::Relaxed) & bits != bits {
@@ -149,6 +198,35 @@ impl GuestAccess {
         }
     }
 }
+
+impl Drop for Marks<'_> {
+    fn drop(&mut self) {
+        self.set();
+    }
+}
+
+/// The slices of a transfer, which ends when they are dropped.
+struct Slices<'a, I> {
+    slices: I,
+    _marks: Marks<'a>,
+}
+
+impl<'a, I: Iterator<Item = Result<VolatileSlice<'a>, GuestMemoryError>>> Iterator
+    for Slices<'a, I>
+{
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        self.slices.next()
+    }
+}
+
+impl<'a, I> FusedIterator for Slices<'a, I> where
+    I: FusedIterator<Item = Result<VolatileSlice<'a>, GuestMemoryError>>
+{
+}
+
+impl<'a, I: GuestMemorySliceIterator<'a, ()>> GuestMemorySliceIterator<'a, ()> for Slices<'a, I> {}
 
 impl GuestMemory for GuestAccess {
     type PhysicalMemory = GuestMemoryMmap;
@@ -164,10 +242,15 @@ impl GuestMemory for GuestAccess {
         count: usize,
         access: Permissions,
     ) -> Result<impl GuestMemorySliceIterator<'a, ()>, GuestMemoryError> {
-        let offset = self
-            .offset(address, count as u64)
-            .ok_or(GuestMemoryError::InvalidGuestAddress(address))?;
-        self.mark(offset, count as u64, access);
-        Ok(GuestMemoryBackend::get_slices(self.storage.memory(), address, count))
+        if !self.contains(address, count as u64) {
+            return Err(GuestMemoryError::InvalidGuestAddress(address));
+        }
+        self.check_keys(address, count as u64, access).map_err(|refusal| {
+            self.count_refusal(&refusal);
+            GuestMemoryError::IOError(io::Error::new(io::ErrorKind::PermissionDenied, refusal))
+        })?;
+        let marks = self.mark(address, count as u64, access);
+        let slices = GuestMemoryBackend::get_slices(self.storage.memory(), address, count);
+        Ok(Slices { slices, _marks: marks })
     }
 }

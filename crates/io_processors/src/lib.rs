@@ -15,8 +15,8 @@
 //! and change what the device shows of itself.
 //!
 //! Whatever happens to guest storage happens through [`GuestAccess`]: it
-//! checks the address limits and keeps the storage keys' reference and change
-//! bits. Nothing else in this crate holds a way to guest storage.
+//! checks the address limits and the storage keys, and keeps the keys' reference
+//! and change bits. Nothing else in this crate holds a way to guest storage.
 //!
 //! The standard is Virtual I/O Device (VIRTIO) Version 1.2; section numbers in
 //! this crate are its.
@@ -33,6 +33,7 @@ mod console;
 mod device;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod guest_driver;
+mod keys;
 mod mem;
 mod processor;
 mod ring;

@@ -17,6 +17,7 @@ mod device_tree;
 pub mod memory_map;
 mod plic;
 mod sbi;
+mod storage_keys;
 mod vcpu_control;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,6 +38,7 @@ pub use config::{DiskConfig, MAX_DISKS, MAX_VCPUS, MachineConfig};
 use bus::Bus;
 use plic::Plic;
 use sbi::{After, Firmware};
+use storage_keys::{KeyUnit, StorageKeys};
 use vcpu_control::{HartStart, Pass, VcpuControl};
 
 /// How a machine ended.
@@ -67,6 +69,14 @@ pub enum MachineError {
         vcpus: u8,
         /// Disks asked for.
         disks: usize,
+    },
+    /// An access key for an I/O processor that it does not have.
+    #[error("the machine has no I/O processor \"{name}\" to give an access key; it has {there}")]
+    UnknownIoProcessor {
+        /// The name.
+        name: String,
+        /// The names there are.
+        there: String,
     },
     /// The guest could not be put into storage.
     #[error(transparent)]
@@ -125,6 +135,7 @@ impl Machine {
             memory = Some(end);
         }
         let io_processors = devices.processors;
+        set_access_keys(config, &io_processors)?;
 
         let boot = load_guest(config, window, io_processors.len())?;
 
@@ -141,7 +152,8 @@ impl Machine {
         plic.connect(control.handles().to_vec());
         // Every hart is stopped at first, so this start cannot be refused.
         let _ = control.start_hart(0, boot);
-        let bus = Arc::new(Bus { plic, io_processors });
+        let keys = KeyUnit::new(StorageKeys::new(Arc::clone(window)), control.handles().to_vec());
+        let bus = Arc::new(Bus { plic, io_processors, keys });
         let machine = Self {
             control,
             bus,
@@ -164,6 +176,7 @@ impl Machine {
         let firmware = Arc::new(Firmware {
             control: Arc::clone(&self.control),
             window: Arc::clone(window),
+            keys: StorageKeys::new(Arc::clone(window)),
             console: Box::new(move |bytes| console.print(bytes)),
         });
         for (hart, vcpu) in vcpus.into_iter().enumerate() {
@@ -281,6 +294,19 @@ impl Devices<'_> {
         self.processors.push(Arc::new(Processor::start(name, device, storage, Arc::new(line))?));
         Ok(())
     }
+}
+
+fn set_access_keys(
+    config: &MachineConfig,
+    io_processors: &[Arc<dyn IoProcessor>],
+) -> Result<(), MachineError> {
+    for (name, key) in &config.io_keys {
+        let names = || io_processors.iter().map(|one| one.name()).collect::<Vec<_>>().join(", ");
+        let processor = io_processors.iter().find(|one| one.name() == name);
+        let unknown = || MachineError::UnknownIoProcessor { name: name.clone(), there: names() };
+        processor.ok_or_else(unknown)?.set_access_key(*key);
+    }
+    Ok(())
 }
 
 /// Loads the guest; returns where its first hart starts.

@@ -11,9 +11,10 @@
 //!   so no answer is worse than that. It is quick for thousands.
 //! - [`exact`] looks at every sequence of moves, also those that move one twice
 //!   or lift one over others, for at most [`exact::MOST`] partitions that may
-//!   be moved. What it finds cannot be beaten. (In general this is bin packing,
-//!   which nobody can do exactly for many.) It gives up after a fixed amount of
-//!   work, which small maps do not reach; then the first answer stands.
+//!   be moved, and none is cheaper than what it finds. (In general this is bin
+//!   packing, which nobody can do exactly for many.) It gives up after a fixed
+//!   amount of work, reached where sizes are many and all free storage is to be
+//!   one range; then the best answer so far stands.
 //!
 //! Both see main storage as a [`Line`] of blocks.
 
@@ -179,18 +180,16 @@ impl StorageMap {
     }
 }
 
-/// The cheapest way found, and whether there is none cheaper.
+/// The cheapest way found, and whether it is proven that none is cheaper.
 fn solve(line: &Line, goal: Goal) -> Option<(Solution, bool)> {
     let quick = spans::solve(line, goal);
     let bound = quick.as_ref().map(|solution| solution.cost);
-    match exact::solve(line, goal, bound) {
-        exact::Outcome::Better(solution) => Some((solution, true)),
-        exact::Outcome::NoBetter => quick.map(|solution| (solution, true)),
-        exact::Outcome::Unknown => quick.map(|solution| {
-            let is_least = solution.cost == 0;
-            (solution, is_least)
-        }),
-    }
+    let (better, is_least) = match exact::solve(line, goal, bound) {
+        exact::Outcome::Better(solution) => (Some(solution), true),
+        exact::Outcome::NoBetter => (None, true),
+        exact::Outcome::Unknown(best) => (best, bound == Some(0)),
+    };
+    better.or(quick).map(|solution| (solution, is_least))
 }
 
 #[cfg(test)]

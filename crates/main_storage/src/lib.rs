@@ -22,7 +22,7 @@ mod range;
 mod size;
 
 pub use compact::{CompactPlan, PlannedMove};
-pub use key::StorageKey;
+pub use key::{AccessKey, StorageKey};
 pub use map::{Change, Occupant, Partition, Refusal, ResizePlan, StorageMap};
 pub use name::{NameError, PartitionName};
 pub use picture::{Owner, Segment};

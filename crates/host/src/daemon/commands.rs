@@ -201,6 +201,7 @@ impl Shared {
             command_line,
             root: image.root.clone(),
             data,
+            io_keys: spec.io_keys.iter().map(|(name, key)| (name.clone(), key.number())).collect(),
         })
     }
 

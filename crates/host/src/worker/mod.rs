@@ -25,7 +25,7 @@ use std::time::Duration;
 use agent_protocol::ExecRequest;
 use io_processors::{ClusterSize, DiskMode};
 use machine::{DiskConfig, Machine, MachineConfig, MachineEnd};
-use main_storage::{ExchangePlan, MovePlan, StorageRange};
+use main_storage::{AccessKey, ExchangePlan, MovePlan, StorageRange};
 use storage_window::StorageWindow;
 
 use crate::in_full;
@@ -195,6 +195,11 @@ fn machine_config(config: &WorkerConfig) -> MachineConfig {
         initrd: config.initrd.clone(),
         command_line: config.command_line.clone(),
         disks: std::iter::once(root).chain(data).collect(),
+        io_keys: config
+            .io_keys
+            .iter()
+            .filter_map(|(name, key)| Some((name.clone(), AccessKey::new(*key)?)))
+            .collect(),
     }
 }
 

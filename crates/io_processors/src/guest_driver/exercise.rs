@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use main_storage::AccessKey;
+
 use super::{BASE, BUFFERS, Driver, MemoryDisk, TestStorage, patience};
 use crate::{
     AddressLimits, AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, GuestStorage as _,
@@ -18,8 +20,8 @@ enum End {
 }
 
 /// Takes `data` as what a hostile guest does to a device, and does it: stores
-/// to registers in any order, rings and descriptors full of nonsense, resets
-/// in the middle. Whatever it is, the device must become idle when quiesced,
+/// to registers in any order, rings and descriptors full of nonsense, storage
+/// keys that forbid anything, resets in the middle. Whatever it is, the device must become idle when quiesced,
 /// acknowledge new address limits, and work again after a reset.
 ///
 /// # Panics
@@ -52,12 +54,13 @@ pub fn exercise(data: &[u8]) {
     let acknowledged = driver.processor.set_address_limits(limits);
     assert_eq!(acknowledged.map(|word| word.limits), Ok(limits));
     driver.processor.resume();
+    driver.processor.set_access_key(AccessKey::default());
     driver.initialise(0);
     assert!(driver.processor.wait_idle(patience()), "a reset device becomes idle");
 }
 
 fn step(input: &mut Input<'_>, driver: &mut Driver, end: &End) {
-    match input.byte() % 8 {
+    match input.byte() % 9 {
         0 => {
             let at = u64::from(input.half()) % 0x120;
             let bytes = input.word().to_le_bytes();
@@ -91,7 +94,14 @@ fn step(input: &mut Input<'_>, driver: &mut Driver, end: &End) {
             assert!(driver.processor.wait_idle(patience()), "a quiesced device becomes idle");
             driver.processor.resume();
         }
-        _ => host(input, driver, end),
+        7 => host(input, driver, end),
+        _ => {
+            let page = BASE + u64::from(input.half()) % 1024 * 4096;
+            driver.storage.set_key(page, input.byte() & 0xfe);
+            if let Some(key) = AccessKey::new(input.byte()) {
+                driver.processor.set_access_key(key);
+            }
+        }
     }
 }
 

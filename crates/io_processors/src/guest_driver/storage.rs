@@ -51,10 +51,20 @@ impl TestStorage {
         self.keys[(offset / 4096) as usize].load(Ordering::Relaxed)
     }
 
+    /// Sets the key of the page at guest physical `address`.
+    pub fn set_key(&self, address: u64, key: u8) {
+        self.keys[((address - BASE) / 4096) as usize].store(key, Ordering::Relaxed);
+    }
+
     /// Sets all keys to zero.
     pub fn clear_keys(&self) {
+        self.set_all_keys(0);
+    }
+
+    /// Sets all keys.
+    pub fn set_all_keys(&self, to: u8) {
         for key in &self.keys {
-            key.store(0, Ordering::Relaxed);
+            key.store(to, Ordering::Relaxed);
         }
     }
 }

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use main_storage::AccessKey;
+
 use crate::access::{AddressLimits, GuestAccess, GuestStorage};
 use crate::device::{VirtioDevice, Waker};
 use crate::transport::{Identity, Registers};
@@ -84,6 +86,11 @@ pub trait IoProcessor: Send + Sync {
 
     /// Takes requests up again, those that came meanwhile first.
     fn resume(&self);
+
+    /// From the next transfer on it is made under `key`, 0 at first: a page of
+    /// guest storage is written only if its storage key has that access key,
+    /// and read only so or without fetch protection. Under 0 all is allowed.
+    fn set_access_key(&self, key: AccessKey);
 
     /// What happened so far.
     fn statistics(&self) -> IoStatistics;
@@ -187,7 +194,8 @@ impl Processor {
         };
         let shared = Arc::new(Shared::new(name.clone(), Registers::new(identity), line));
         device.attach(Waker(Arc::downgrade(&shared)));
-        let worker = Worker::new(Arc::clone(&shared), Box::new(device), GuestAccess::new(storage));
+        let access = GuestAccess::new(storage, Arc::clone(shared.keys()));
+        let worker = Worker::new(Arc::clone(&shared), Box::new(device), access);
         let thread = std::thread::Builder::new()
             .name(format!("io-{name}"))
             .spawn(move || worker.run())
@@ -235,6 +243,10 @@ impl IoProcessor for Processor {
 
     fn resume(&self) {
         self.shared.resume();
+    }
+
+    fn set_access_key(&self, key: AccessKey) {
+        self.shared.keys().set_access(key);
     }
 
     fn statistics(&self) -> IoStatistics {

@@ -9,6 +9,7 @@ use crate::guest_driver::{
     BASE, BUFFERS, Driver, EVENT_IDX, INDIRECT, MemoryDisk, NEXT, TestLine, TestStorage, WRITE,
     patience,
 };
+use crate::keys::KeyCheck;
 use crate::transport::offset;
 use crate::{AddressLimits, Blk, GuestAccess, GuestStorage, Hold, HoldableDisk, Processor, Rng};
 
@@ -330,7 +331,10 @@ fn it_works_on_a_storage_window_and_keeps_its_keys() {
     let range = StorageRange::new(2 * BLOCK_SIZE, 4 * BLOCK_SIZE).expect("a range");
     let (data, keys) = (storage.storage_fd(), storage.keys_fd());
     let window = StorageWindow::map(data, keys, range, BASE, 4 * BLOCK_SIZE).expect("a window");
-    let access = GuestAccess::new(Arc::clone(&window) as Arc<dyn GuestStorage>);
+    let access = GuestAccess::new(
+        Arc::clone(&window) as Arc<dyn GuestStorage>,
+        Arc::new(KeyCheck::new("test".into())),
+    );
     access.write_obj(1u8, GuestAddress(BASE + 0x5fff)).expect("storage");
     assert!(access.write_obj(1u16, GuestAddress(BASE + (4 << 20) - 1)).is_err(), "past the end");
     let keys: Vec<u8> = (4..7).map(|page| window.key_cell(page).load(Relaxed)).collect();

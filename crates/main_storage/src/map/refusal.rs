@@ -125,9 +125,9 @@ pub enum Refusal {
         /// All that is free.
         free: Size,
     },
-    /// Only moving one that may not be moved would help.
+    /// No moves were found; moving one that may not be moved would help.
     #[error(
-        "no moves give one free range of {size} without moving {}; try again when they may be moved, \
+        "found no moves that give one free range of {size} without moving {}; try again when they may be moved, \
          or ask for less",
         Names(.fixed)
     )]
