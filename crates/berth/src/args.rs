@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use host::control::MoveMode;
 use main_storage::Size;
 
 const ABOUT: &str = "\
@@ -71,13 +72,14 @@ pub(crate) enum Command {
     Restart(StopArgs),
     /// Move a partition to another origin in main storage
     ///
-    /// The guest is stopped, its storage copied page by page with its storage
-    /// keys, its devices told their new range, and the guest goes on where it
-    /// was. It is not restarted. The new range may overlap the old one, but no
-    /// other partition. A refusal changes nothing. A partition that does not
-    /// run moves on the map alone.
+    /// Its guest runs on while its storage is copied chunk by chunk with its
+    /// storage keys, and waits only if it writes to the chunk in flight; then
+    /// it is stopped for a moment, in which its devices are told their new
+    /// range. It is not restarted. The new range may overlap the old one, but
+    /// no other partition. A refusal changes nothing. A partition that does
+    /// not run moves on the map alone.
     #[command(
-        after_help = "Examples:\n  berth move lpar2 --to 192M\n  berth move lpar2 --to 192M --dry-run"
+        after_help = "Examples:\n  berth move lpar2 --to 192M\n  berth move lpar2 --to 192M --dry-run\n  berth move lpar2 --to 192M --mode stop"
     )]
     Move(MoveArgs),
     /// Run a command in a guest
@@ -169,9 +171,31 @@ pub(crate) struct MoveArgs {
     /// Its new origin
     #[arg(long, value_name = "SIZE")]
     pub(crate) to: Size,
+    /// Whether the guest runs meanwhile
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) mode: Mode,
     /// Only say what would happen, and who is in the way
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// As `--mode` writes it.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum Mode {
+    /// It runs on; only who writes to the chunk in flight waits
+    #[default]
+    Live,
+    /// It is stopped while its storage is copied page by page
+    Stop,
+}
+
+impl From<Mode> for MoveMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Live => Self::Live,
+            Mode::Stop => Self::Stop,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -95,7 +95,7 @@ pub(crate) fn restart(global: &Global, args: &StopArgs) -> Result<(), Failure> {
 
 pub(crate) fn relocate(global: &Global, args: &MoveArgs) -> Result<(), Failure> {
     let (name, dry_run) = (args.name.clone(), args.dry_run);
-    let request = Request::Move { name, to: args.to.0, dry_run };
+    let request = Request::Move { name, to: args.to.0, mode: args.mode.into(), dry_run };
     let mut client = Client::request(&state_dir(global)?, &request)?;
     let bar = !global.json && std::io::stderr().is_terminal();
     let reply = client.answer(|reply| match reply {

@@ -97,7 +97,10 @@ fn guest_survives_a_hundred_random_moves_and_refusals_change_nothing() {
             && to + places[mover].size <= MAIN_STORAGE
             && to != places[mover].origin
             && in_the_way(&places, mover, to).is_empty();
-        let (status, result) = host.json(&["move", places[mover].name, "--to", &to.to_string()]);
+        let mode = if turn % 3 == 0 { "stop" } else { "live" };
+        let to_text = to.to_string();
+        let (status, result) =
+            host.json(&["move", places[mover].name, "--to", &to_text, "--mode", mode]);
         if legal {
             assert_eq!((status, result["result"].as_str()), (0, Some("moved")), "{at}: {result}");
             assert_eq!(result["from"], places[mover].origin, "{at}");

@@ -50,6 +50,8 @@ pub enum Request {
         name: String,
         /// New origin in bytes.
         to: u64,
+        /// Whether its guest runs meanwhile.
+        mode: MoveMode,
         /// Only say what would happen.
         dry_run: bool,
     },
@@ -74,6 +76,27 @@ pub enum Request {
     WaitUp,
     /// End every partition, then the host.
     Down,
+}
+
+/// How a partition is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MoveMode {
+    /// The guest runs while its storage is copied, and is stopped for a moment
+    /// at the end.
+    #[default]
+    Live,
+    /// The guest is stopped while its storage is copied.
+    Stop,
+}
+
+impl From<MoveMode> for relocation::Mode {
+    fn from(mode: MoveMode) -> Self {
+        match mode {
+            MoveMode::Live => Self::Live,
+            MoveMode::Stop => Self::Stop,
+        }
+    }
 }
 
 /// What the host answers.
@@ -366,7 +389,7 @@ mod tests {
         #[test]
         fn what_is_sent_arrives(name in "[a-z]{1,9}", to: u64, argv: Vec<String>, step in 1usize..9) {
             let sent = [
-                Request::Move { name: name.clone(), to, dry_run: true },
+                Request::Move { name: name.clone(), to, mode: MoveMode::Live, dry_run: true },
                 Request::Exec { name, argv, env: vec![], cwd: String::new() },
             ];
             let mut bytes = Vec::new();

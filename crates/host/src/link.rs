@@ -19,6 +19,8 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::control::MoveMode;
+
 /// Bytes of a packet.
 const MAX_PACKET: usize = 96 << 10;
 /// File descriptors of a packet.
@@ -85,7 +87,7 @@ pub(crate) enum Order {
     /// Attach to the console. With the client's connection.
     Console,
     /// Relocate. With the files of storage and keys.
-    Move { from: Place, origin: u64, wait_ms: u64 },
+    Move { from: Place, origin: u64, mode: MoveMode, wait_ms: u64 },
     /// The resource manager's answer to [`Report::Question`].
     Answer { refused: Option<RangeAnswer> },
     /// Ask the guest to power off; make it after `wait_ms`.

@@ -37,6 +37,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_fallocate,
     libc::SYS_lseek,
     libc::SYS_fstat,
+    libc::SYS_fstatfs,
     libc::SYS_statx,
     // Disks.
     libc::SYS_pread64,

@@ -47,7 +47,7 @@ pub use console::{ClientRead, Console, ConsoleClient, ConsoleEnd};
 pub use device::{VirtioDevice, Waker};
 pub use processor::{
     Acknowledged, InterruptLine, IoProcessor, IoStatistics, Processor, SetAddressLimitsError,
-    StartError,
+    StartError, Told,
 };
 pub use ring::{QueueFault, Ring};
 pub use rng::Rng;

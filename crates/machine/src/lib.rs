@@ -21,6 +21,7 @@ mod vcpu_control;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use engine::{Exit, Vcpu};
 use engine_soft::{Clock, SoftConfig, SoftVcpu};
@@ -184,9 +185,10 @@ impl Machine {
         self.control.resume();
     }
 
-    /// Stops every vCPU; returns when all of them are outside the guest.
-    pub fn stop_vcpus(&self) {
-        self.control.stop();
+    /// Stops every vCPU; whether all of them are outside the guest by
+    /// `deadline`. If not, [`Machine::resume_vcpus`] takes the stop back.
+    pub fn stop_vcpus(&self, deadline: Instant) -> bool {
+        self.control.stop(deadline)
     }
 
     /// Lets the vCPUs go on where they stopped.

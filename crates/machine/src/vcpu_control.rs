@@ -13,6 +13,7 @@
 //! next `leave`, and `stop` returns only when no vCPU is between the two.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use engine::VcpuHandle;
 
@@ -94,8 +95,9 @@ impl VcpuControl {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stops every vCPU; returns when all of them are outside the guest.
-    pub(crate) fn stop(&self) {
+    /// Stops every vCPU; whether all of them are outside the guest by
+    /// `deadline`. Those that are not still leave it.
+    pub(crate) fn stop(&self, deadline: Instant) -> bool {
         let mut state = self.lock();
         if state.mode == Mode::Running {
             state.mode = Mode::Stopped;
@@ -103,8 +105,14 @@ impl VcpuControl {
         // Under the lock, so that no vCPU passes the gate after its kick.
         self.handles.iter().for_each(|handle| handle.kick());
         while state.inside.contains(&true) {
-            state = self.wait(state);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        true
     }
 
     /// Lets the vCPUs go on where they stopped. No effect on an ended machine.
@@ -191,6 +199,7 @@ impl VcpuControl {
 mod tests {
     use super::*;
     use engine::{Fence, FenceTicket, Interrupt};
+    use std::time::Duration;
 
     struct NoVcpu;
     impl VcpuHandle for NoVcpu {
@@ -232,7 +241,7 @@ mod tests {
         let (stopped, is_stopped) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                control.stop();
+                assert!(control.stop(Instant::now() + Duration::from_secs(60)));
                 stopped.send(()).unwrap();
             });
             assert!(is_stopped.try_recv().is_err(), "the vCPU has not left yet");

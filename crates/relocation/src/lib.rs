@@ -1,6 +1,6 @@
 //! The phase machine of a relocation and its undo: pure.
 //!
-//! A [`Relocation`] is one stop-mode relocation of one partition: [`Event`]s
+//! A [`Relocation`] is one relocation of one partition, live or stopped: [`Event`]s
 //! go in, [`Action`]s come out, and it ends with one [`Report`]: either moved,
 //! or resumed where it was. It has no clock; the time comes in with events.
 //!
@@ -15,5 +15,5 @@ mod words;
 pub use driver::{Driver, drive};
 pub use phase::Relocation;
 pub use words::{
-    Action, Copied, Device, Event, Limits, Outcome, RangeRefused, Reason, Report, Request,
+    Action, Copied, Device, Event, Limits, Mode, Outcome, RangeRefused, Reason, Report, Request,
 };

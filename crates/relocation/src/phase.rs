@@ -15,10 +15,24 @@
 //!                                                                                   resumed where it was
 //! ```
 //!
+//! That is the stop mode. In the live mode the guest runs on while its storage
+//! slides; it is stopped last, and only for the new address limits:
+//!
+//! ```text
+//!                   guest runs                            :  guest is stopped       : guest runs
+//! Reserving ──► Preparing ──► Sliding ──► Settling ──► Closing ──► Telling ──► Finishing ──► Ended
+//!     │             │            │failed      │too late:   │too late    │refused, too late   moved
+//!     │             │            │            │names       │            ▼
+//!     │             │            │            ▼            ▼        TakingBack, Restoring
+//!     │             │            │          SlidingBack ◄──┘            │
+//!     └─────────────┴────────────┴──────────────┴───────────────────────┴──────────► Ended
+//!                                                                       resumed where it was
+//! ```
+//!
 //! What holds whatever order events come in (the tests hold it against a world
 //! of devices that are slow, refuse, or answer late):
 //! - vCPUs do not run between `StopVcpus` and `ResumeVcpus`, each said once.
-//! - Nothing is copied before every I/O processor is idle.
+//! - In the stop mode, nothing is copied before every I/O processor is idle.
 //! - Nothing is resumed before every I/O processor acknowledged the range in
 //!   force, or was taken out of service. An acknowledgement names its range, so
 //!   a late one of the new range is not taken for one of the old.
@@ -29,7 +43,9 @@ use std::time::Duration;
 
 use main_storage::{MovePlan, StorageRange};
 
-use crate::words::{Action, Copied, Device, Event, Outcome, Reason, Report, Request};
+mod live;
+
+use crate::words::{Action, Copied, Device, Event, Mode, Outcome, Reason, Report, Request};
 
 /// One relocation, from request to report. Its one owner steps it.
 #[derive(Debug)]
@@ -50,6 +66,13 @@ enum Phase {
     Quiescing(MovePlan, BTreeSet<Device>),
     Checking(MovePlan),
     Copying(MovePlan),
+    Sliding(MovePlan),
+    /// Devices that still have a request in hand; the guest runs.
+    Settling(MovePlan, Copied, BTreeSet<Device>),
+    /// The vCPUs are being stopped.
+    Closing(MovePlan, Copied),
+    /// The guest runs, its I/O processors wait.
+    SlidingBack(Reason),
     /// Devices that have not acknowledged the new range yet.
     Telling(MovePlan, Copied, BTreeSet<Device>),
     TakingBack(Reason),
@@ -87,6 +110,7 @@ impl Relocation {
     pub fn waiting_for(&self) -> Vec<String> {
         match &self.phase {
             Phase::Quiescing(_, devices)
+            | Phase::Settling(_, _, devices)
             | Phase::Telling(_, _, devices)
             | Phase::Restoring(_, devices, _) => self.names(devices),
             _ => Vec::new(),
@@ -123,6 +147,10 @@ impl Relocation {
             (Phase::Reserving, Event::RangeRefused(refused)) => {
                 self.end(Outcome::not_moved(Reason::Range(refused)), out)
             }
+            (Phase::Preparing(plan), Event::Prepared) if self.request.mode == Mode::Live => {
+                out.push(Action::Slide);
+                Phase::Sliding(plan)
+            }
             (Phase::Preparing(plan), Event::Prepared) => {
                 self.stopped = now;
                 self.deadline = Some(now.saturating_add(self.request.limits.quiesce));
@@ -148,7 +176,7 @@ impl Relocation {
                 out.push(Action::Unprepare);
                 self.resume_where_it_was(now, Reason::Range(refused), out)
             }
-            (phase, event) => self.advance_stopped(phase, now, event, out),
+            (phase, event) => self.advance_live(phase, now, event, out),
         }
     }
 
@@ -162,9 +190,7 @@ impl Relocation {
     ) -> Phase {
         match (phase, event) {
             (Phase::Copying(plan), Event::Copied(copied)) => {
-                self.deadline = Some(now.saturating_add(self.request.limits.acknowledge));
-                self.tell(plan.to(), out);
-                self.telling(now, plan, copied, self.devices().collect(), out)
+                self.begin_telling(now, plan, copied, out)
             }
             (Phase::Copying(_), Event::StorageFailed(message)) => {
                 self.resume_where_it_was(now, Reason::Storage(message), out)
@@ -235,7 +261,7 @@ impl Relocation {
                 refused.extend(silent);
                 self.restoring(now, reason, BTreeSet::new(), refused, out)
             }
-            phase => phase,
+            phase => self.expire_live(phase, now, out),
         }
     }
 
@@ -251,6 +277,18 @@ impl Relocation {
         self.deadline = None;
         out.push(Action::CheckRange(plan));
         Phase::Checking(plan)
+    }
+
+    fn begin_telling(
+        &mut self,
+        now: Duration,
+        plan: MovePlan,
+        copied: Copied,
+        out: &mut Vec<Action>,
+    ) -> Phase {
+        self.deadline = Some(now.saturating_add(self.request.limits.acknowledge));
+        self.tell(plan.to(), out);
+        self.telling(now, plan, copied, self.devices().collect(), out)
     }
 
     fn telling(

@@ -25,6 +25,17 @@ impl Default for Limits {
     }
 }
 
+/// Whether the guest is stopped while its storage is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// It runs on; a vCPU or I/O processor waits only if it stores into what
+    /// is being copied. It is stopped only for the new address limits.
+    #[default]
+    Live,
+    /// It is stopped all the time.
+    Stop,
+}
+
 /// What the operator wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -36,6 +47,8 @@ pub struct Request {
     pub devices: Vec<String>,
     /// How long to wait for them.
     pub limits: Limits,
+    /// How to copy.
+    pub mode: Mode,
 }
 
 /// What the driver must do. It answers with the event named, or with none.
@@ -62,10 +75,15 @@ pub enum Action {
     /// [`Event::Copied`], or [`Event::StorageFailed`] when the window still
     /// shows the old range, or [`Event::StorageLost`].
     Copy,
+    /// Move pages and keys chunk by chunk while the guest runs, and show each
+    /// chunk at its new place: [`Event::Copied`], or [`Event::StorageFailed`]
+    /// when everything has slid back, or [`Event::StorageLost`].
+    Slide,
     /// Tell an idle I/O processor its range (SALE): [`Event::Acknowledged`]
     /// with that range, or [`Event::LimitsFailed`].
     SetAddressLimits(Device, StorageRange),
-    /// Undo [`Action::Copy`]: [`Event::TakenBack`] or [`Event::StorageLost`].
+    /// Undo [`Action::Copy`] or [`Action::Slide`]; after a slide, the guest may
+    /// run: [`Event::TakenBack`] or [`Event::StorageLost`].
     TakeBack,
     /// Undo [`Action::Prepare`]. No answer.
     Unprepare,

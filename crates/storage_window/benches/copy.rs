@@ -25,5 +25,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             bench.remap_us
         );
     }
+    println!(
+        "\n{:>22} {:>8} {:>8} {:>7} {:>9} {:>9} {:>9}",
+        "live", "memcpy", "slide", "ratio", "pause", "floor", "flight"
+    );
+    for (name, size, distance) in [
+        ("256M by 64M (overlap)", 256 * M, 64 * M),
+        ("256M by 1M (overlap)", 256 * M, M),
+        ("256M by 256M", 256 * M, 256 * M),
+        ("2G by 64M (overlap)", 2048 * M, 64 * M),
+    ] {
+        let bench = storage_window::bench::slide(size, distance, 15)?;
+        println!(
+            "{name:>22} {:>5.1}G/s {:>5.1}G/s {:>7.2} {:>6.0} us {:>6.0} us {:>6.0} us",
+            bench.memcpy / 1e9,
+            bench.slide / 1e9,
+            bench.slide_vs_memcpy,
+            bench.pause_us,
+            bench.floor_us,
+            bench.flight_us,
+        );
+    }
     Ok(())
 }

@@ -5,7 +5,8 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use main_storage::{BLOCK_SIZE, MovePlan, PAGE_SIZE, PlanError, RangeError, StorageRange};
 
@@ -120,6 +121,99 @@ pub fn copy(size: u64, distance: u64, rounds: usize) -> Result<CopyBench, BenchE
         pause_us,
         remap_us,
     })
+}
+
+/// What a live relocation does beside `memcpy`, and what a thread that stores
+/// all the time sees of it. Medians over the rounds, ratios of each round.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SlideBench {
+    /// `memcpy` of the whole size at once, bytes per second.
+    pub memcpy: f64,
+    /// A slide of the whole size, bytes per second.
+    pub slide: f64,
+    /// `slide / memcpy`.
+    pub slide_vs_memcpy: f64,
+    /// The longest pause of the storing thread during a slide, microseconds.
+    pub pause_us: f64,
+    /// Its longest pause in as long a time without one, microseconds.
+    pub floor_us: f64,
+    /// The longest time that a chunk was in flight, microseconds.
+    pub flight_us: f64,
+}
+
+/// Slides `size` bytes of content by `distance` bytes and back, `rounds` times
+/// (at least once), under a thread that stores into every page in turn.
+///
+/// # Errors
+/// [`BenchError`].
+pub fn slide(size: u64, distance: u64, rounds: usize) -> Result<SlideBench, BenchError> {
+    let low = StorageRange::new(0, size)?;
+    let high = low.at(distance)?;
+    let main = MainStorage::create(high.end(), Backing::Memfd)?;
+    let window = StorageWindow::map(main.storage_fd(), main.keys_fd(), low, 0, size)?;
+    fill(window.host_base(), size);
+    let other = MainStorage::create(2 * size, Backing::Memfd)?;
+    let length = usize::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    let source = Mapping::of_file(other.storage_fd(), 0, length)?;
+    let target = Mapping::of_file(other.storage_fd(), size, length)?;
+    fill(source.base(), size);
+    fill(target.base(), size);
+
+    let (stop, longest) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut samples: [Vec<f64>; 6] = Default::default();
+    std::thread::scope(|scope| {
+        let guest = scope.spawn(|| store_all_the_time(&window, &stop, &longest));
+        let mut round = |round: usize| -> Result<(), BenchError> {
+            let memcpy = rate(size, || {
+                // SAFETY: both mappings have `length` bytes and are this function's.
+                unsafe { std::ptr::copy_nonoverlapping(source.base(), target.base(), length) }
+            });
+            let (from, to) = if round % 2 == 0 { (low, high) } else { (high, low) };
+            let plan = MovePlan::new(from, to.origin())?;
+            let prepared = window.prepare(main.storage_fd(), main.keys_fd(), &plan)?;
+            longest.store(0, Ordering::Relaxed);
+            let slid = prepared.slide(&mut |_| ControlFlow::Continue(()))?;
+            let pause = longest.swap(0, Ordering::Relaxed);
+            let report = slid.report();
+            std::thread::sleep(Duration::from_nanos(report.nanos));
+            let floor = longest.load(Ordering::Relaxed);
+            slid.finish()?;
+            let speed = report.bytes as f64 / (report.nanos as f64 / 1e9);
+            let us = |nanos: u64| nanos as f64 / 1e3;
+            let values =
+                [memcpy, speed, speed / memcpy, us(pause), us(floor), us(report.longest_nanos)];
+            for (samples, value) in samples.iter_mut().zip(values) {
+                samples.push(value);
+            }
+            Ok(())
+        };
+        let result = (0..rounds.max(1)).try_for_each(&mut round);
+        stop.store(true, Ordering::Relaxed);
+        // It cannot panic: it stores into a window and reads a clock.
+        let _ = guest.join();
+        result
+    })?;
+    let [memcpy, slide, slide_vs_memcpy, pause_us, floor_us, flight_us] = samples.map(median);
+    Ok(SlideBench { memcpy, slide, slide_vs_memcpy, pause_us, floor_us, flight_us })
+}
+
+/// Stores into one page after the other and keeps the longest time between
+/// two stores, in nanoseconds.
+fn store_all_the_time(window: &StorageWindow, stop: &AtomicBool, longest: &AtomicU64) {
+    let pages = window.size() / PAGE_SIZE;
+    let mut last = Instant::now();
+    for turn in 0u64.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let offset = (turn % pages * PAGE_SIZE) as usize;
+        // SAFETY: a word of the window; only this thread uses it.
+        unsafe { window.host_base().add(offset).cast::<u64>().write_volatile(turn) };
+        let now = Instant::now();
+        let gap = u64::try_from((now - last).as_nanos()).unwrap_or(u64::MAX);
+        longest.fetch_max(gap, Ordering::Relaxed);
+        last = now;
+    }
 }
 
 fn page_wise(source: &Mapping, target: &Mapping, size: u64) {

@@ -9,6 +9,8 @@ pub(crate) enum Point {
     MapDestination,
     /// Populating the destination.
     Populate,
+    /// Making a chunk read only.
+    Protect,
     /// Looking for holes.
     Scan,
     /// Punching a hole.
@@ -17,9 +19,10 @@ pub(crate) enum Point {
     RemapKeys,
     /// Moving the storage's mapping into the window.
     RemapStorage,
-    #[cfg(test)]
-    /// The same, failing after the window's old mapping is gone.
+    /// The same, failing when the window's old mapping is gone.
     RemapStorageLate,
+    /// The same for the keys.
+    RemapKeysLate,
 }
 
 #[cfg(not(test))]
@@ -31,12 +34,34 @@ pub(crate) fn check(_: Point) -> io::Result<()> {
 #[cfg(test)]
 thread_local! {
     static FAILING: std::cell::Cell<Option<Point>> = const { std::cell::Cell::new(None) };
+    /// Fails once, after it was passed so many times.
+    static ONCE: std::cell::Cell<Option<(Point, u32)>> = const { std::cell::Cell::new(None) };
 }
 
 #[cfg(test)]
 pub(crate) fn check(point: Point) -> io::Result<()> {
     let failing = FAILING.with(std::cell::Cell::get) == Some(point);
-    if failing { Err(io::Error::other("injected")) } else { Ok(()) }
+    let once = ONCE.with(|once| match once.get() {
+        Some((at, 0)) if at == point => {
+            once.set(None);
+            true
+        }
+        Some((at, left)) if at == point => {
+            once.set(Some((at, left - 1)));
+            false
+        }
+        _ => false,
+    });
+    if failing || once { Err(io::Error::other("injected")) } else { Ok(()) }
+}
+
+/// Makes `point` fail once in this thread while `body` runs, after it was
+/// passed `after` times. Whether it failed.
+#[cfg(test)]
+pub(crate) fn once<T>(point: Point, after: u32, body: impl FnOnce() -> T) -> (T, bool) {
+    ONCE.with(|once| once.set(Some((point, after))));
+    let result = body();
+    (result, ONCE.with(std::cell::Cell::take).is_none())
 }
 
 /// Makes `point` fail in this thread while `body` runs.

@@ -16,6 +16,14 @@
 //!                     the window shows the old range, contents intact
 //! ```
 //!
+//! That is the stop mode. In the live mode the guest runs on while its storage
+//! slides to the destination chunk by chunk, and a vCPU or I/O processor waits
+//! only if it stores into the chunk in flight:
+//!
+//! ```text
+//! window.prepare() -> Prepared --slide()--> Slid --finish()--> SlideReport
+//! ```
+//!
 //! Only `copy` and `commit` belong into the guest's pause: destination pages
 //! and page tables are made in `prepare`, and moved under the window's address
 //! in `commit`. Who may use which range is not decided here: the resource
@@ -25,6 +33,8 @@
 mod backing;
 mod copy_page;
 mod fault;
+mod flight;
+mod live;
 mod mapping;
 mod relocate;
 mod runs;
@@ -35,6 +45,7 @@ mod window;
 pub mod bench;
 
 pub use backing::{Backing, HugePage};
+pub use live::{CHUNK, Slid, SlideReport};
 pub use relocate::{Committed, Copied, CopyReport, Prepared, Progress, RelocateError};
 pub use storage::{CreateError, DiscardError, MainStorage};
 pub use window::{MapError, StorageWindow};

@@ -1,11 +1,12 @@
 //! Address ranges of this process.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::ptr;
 
 use main_storage::PAGE_SIZE;
-use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags};
 
 use crate::fault::{self, Point};
 
@@ -83,19 +84,71 @@ impl Mapping {
         offset: u64,
         length: usize,
     ) -> io::Result<()> {
-        if length > self.length {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
+        self.map_part(file, offset, &(0..length))
+    }
+
+    /// Maps the bytes `part` of this range to those of `file` that lie as far
+    /// behind `offset`, instead of what was there.
+    pub(crate) fn map_part(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        part: &Range<usize>,
+    ) -> io::Result<()> {
+        self.holds(part)?;
         // SAFETY: replaces pages inside this value's own range. Whoever holds
         // pointers into it reads and writes shared memory either way.
         unsafe {
             rustix::mm::mmap(
-                self.base.cast(),
-                length,
+                self.base.add(part.start).cast(),
+                part.len(),
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE,
                 file,
-                offset,
+                offset + part.start as u64,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Whether `part` is a part of this range that is not empty.
+    fn holds(&self, part: &Range<usize>) -> io::Result<()> {
+        let held = part.start < part.end && part.end <= self.length;
+        if held { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    }
+
+    /// Moves the pages `part` of `other`, with their page tables, to the same
+    /// part of this range, instead of what was there. `other` stays mapped.
+    /// When it fails, what was there may be gone.
+    pub(crate) fn take_part(&self, other: &Self, part: &Range<usize>) -> io::Result<()> {
+        self.holds(part)?;
+        other.holds(part)?;
+        // SAFETY: the part lies within both values' own ranges. DONTUNMAP
+        // keeps `other`'s addresses mapped, so that it still owns them all.
+        unsafe {
+            rustix::mm::mremap_fixed(
+                other.base.add(part.start).cast(),
+                part.len(),
+                part.len(),
+                MremapFlags::MAYMOVE | MremapFlags::DONTUNMAP,
+                self.base.add(part.start).cast(),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Makes `part` writable, or only readable: whoever stores there then gets
+    /// SIGSEGV.
+    pub(crate) fn protect(&self, part: &Range<usize>, write: bool) -> io::Result<()> {
+        self.holds(part)?;
+        let write = if write { MprotectFlags::WRITE } else { MprotectFlags::empty() };
+        // SAFETY: pages inside this value's own range; loads go on, and who
+        // stores is made to wait by the module `flight`.
+        unsafe {
+            rustix::mm::mprotect(
+                self.base.add(part.start).cast(),
+                part.len(),
+                MprotectFlags::READ | write,
             )?;
         }
         Ok(())
@@ -199,14 +252,16 @@ impl Mapping {
         }
     }
 
-    /// For each page of the first `length` bytes, whether it surely has
-    /// content: set in the lowest bit. Those that were swapped out are missing.
-    pub(crate) fn resident(&self, length: usize) -> io::Result<Vec<u8>> {
-        let length = length.min(self.length);
-        let mut pages = vec![0; length.div_ceil(PAGE_SIZE as usize)];
+    /// For each page of `part`, whether it surely has content: set in the
+    /// lowest bit. Those that were swapped out are missing.
+    pub(crate) fn resident(&self, part: &Range<usize>) -> io::Result<Vec<u8>> {
+        self.holds(part)?;
+        let mut pages = vec![0; part.len().div_ceil(PAGE_SIZE as usize)];
         // SAFETY: asks about this value's own range; the vector has a byte for
         // each of its pages.
-        match unsafe { libc::mincore(self.base.cast(), length, pages.as_mut_ptr()) } {
+        let start = unsafe { self.base.add(part.start) };
+        // SAFETY: as above.
+        match unsafe { libc::mincore(start.cast(), part.len(), pages.as_mut_ptr()) } {
             0 => Ok(pages),
             _ => Err(io::Error::last_os_error()),
         }

@@ -75,35 +75,35 @@ pub struct CopyReport {
 }
 
 /// The claim on a window and all that every phase needs.
-struct Move {
-    window: Arc<StorageWindow>,
-    plan: MovePlan,
-    storage: OwnedFd,
-    keys: OwnedFd,
+pub(crate) struct Move {
+    pub(crate) window: Arc<StorageWindow>,
+    pub(crate) plan: MovePlan,
+    pub(crate) storage: OwnedFd,
+    pub(crate) keys: OwnedFd,
 }
 
 /// Storage and keys of a range, mapped beside the window.
-struct Beside {
-    storage: Mapping,
-    keys: Mapping,
+pub(crate) struct Beside {
+    pub(crate) storage: Mapping,
+    pub(crate) keys: Mapping,
     // Addresses for the window's old page tables: taking them down takes long,
     // and is done when the guest runs again.
     spare: Mapping,
 }
 
 impl Beside {
-    fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         View { storage: self.storage.base(), keys: self.keys.base() }
     }
 }
 
 impl Move {
-    fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         View { storage: self.window.storage.base(), keys: self.window.keys.base() }
     }
 
     /// Maps `range` beside the window.
-    fn beside(&self, range: StorageRange) -> io::Result<Beside> {
+    pub(crate) fn beside(&self, range: StorageRange) -> io::Result<Beside> {
         fault::check(Point::MapDestination)?;
         let (offset, length) = keys_of(range);
         let storage =
@@ -114,7 +114,7 @@ impl Move {
     }
 
     /// Gives the parts of `range` that are not in `kept` back to the host.
-    fn discard(&self, range: StorageRange, kept: StorageRange) -> io::Result<()> {
+    pub(crate) fn discard(&self, range: StorageRange, kept: StorageRange) -> io::Result<()> {
         let mut parts = range.without(kept);
         parts.try_for_each(|part| discard(self.storage.as_fd(), self.keys.as_fd(), part))
     }
@@ -142,7 +142,7 @@ impl Move {
         }
         let plan = self.plan.reversed();
         let file = self.storage.as_fd();
-        let back = Transfer { plan, from: beside.view(), to: self.view(), file };
+        let back = Transfer { plan, from: beside.view(), to: self.view(), file, stale: false };
         // SAFETY: the window shows the old range, `beside` the new one, both
         // whole; the runs are those of the old range. The pages written are
         // those that the copy overwrote, in the opposite order.
@@ -162,7 +162,9 @@ impl Drop for Move {
 #[must_use = "dropping it gives the relocation up"]
 pub struct Prepared {
     // None only after a later phase took it.
-    inner: Option<(Move, Beside)>,
+    pub(crate) inner: Option<(Move, Beside)>,
+    /// Pages of the destination that were brought in, ascending.
+    pub(crate) populated: Vec<Range<u64>>,
 }
 
 /// Every page and key is at the destination; the window shows the old range.
@@ -214,7 +216,7 @@ impl StorageWindow {
         }
         relocation.discard(plan.to(), plan.from()).map_err(RelocateError::Clear)?;
         let beside = relocation.beside(plan.to()).map_err(MapError::Host)?;
-        let prepared = Prepared { inner: Some((relocation, beside)) };
+        let mut prepared = Prepared { inner: Some((relocation, beside)), populated: Vec::new() };
         prepared.populate()?;
         Ok(prepared)
     }
@@ -242,7 +244,7 @@ impl Prepared {
     }
 
     /// Brings in every page the copy will touch, so that it meets no fault.
-    fn populate(&self) -> Result<(), RelocateError> {
+    fn populate(&mut self) -> Result<(), RelocateError> {
         let Some((relocation, beside)) = &self.inner else { return Ok(()) };
         let plan = relocation.plan;
         let runs =
@@ -270,10 +272,13 @@ impl Prepared {
             })
             .collect();
         wanted.extend(runs::common(&data, &present));
-        for pages in wanted {
-            bring(&beside.storage, pages, true)?;
+        wanted.sort_by_key(|pages| pages.start);
+        for pages in &wanted {
+            bring(&beside.storage, pages.clone(), true)?;
         }
-        beside.keys.populate(0, beside.keys.length(), true).map_err(RelocateError::Populate)
+        beside.keys.populate(0, beside.keys.length(), true).map_err(RelocateError::Populate)?;
+        self.populated = wanted;
+        Ok(())
     }
 
     /// Copies every page and key to the destination, in the plan's order.
@@ -291,8 +296,12 @@ impl Prepared {
         let plan = relocation.plan;
         let file = relocation.storage.as_fd();
         let window = &relocation.window.storage;
-        let runs = runs::runs_mapped(file, plan.from(), window).map_err(RelocateError::Scan)?;
-        let transfer = Transfer { plan, from: relocation.view(), to: beside.view(), file };
+        let runs = runs::runs_mapped(file, plan.from(), window, 0..plan.from().pages())
+            .map_err(RelocateError::Scan)?;
+        let transfer = {
+            let (from, to) = (relocation.view(), beside.view());
+            Transfer { plan, from, to, file, stale: false }
+        };
         // SAFETY: the window shows the old range, `beside` the new one, both
         // whole and writable; the runs were just read from the old range. The
         // resource manager gave the destination to this partition alone.
@@ -347,7 +356,7 @@ impl Drop for Copied {
     fn drop(&mut self) {
         if let Some((relocation, beside)) = self.inner.take() {
             relocation.put_back(&beside, &self.runs, &self.done.pages);
-            drop(Prepared { inner: Some((relocation, beside)) });
+            drop(Prepared { inner: Some((relocation, beside)), populated: Vec::new() });
         }
     }
 }
@@ -428,6 +437,6 @@ fn shift(plan: MovePlan) -> i64 {
     from.wrapping_sub(to) as i64
 }
 
-fn nanos(since: Instant) -> u64 {
+pub(crate) fn nanos(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }

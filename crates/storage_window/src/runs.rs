@@ -27,7 +27,7 @@ pub(crate) fn runs(file: BorrowedFd<'_>, range: StorageRange) -> io::Result<Vec<
     Ok(all)
 }
 
-/// The same for a range that is mapped at the start of `mapping`.
+/// The same for `pages` of a range that is mapped at the start of `mapping`.
 ///
 /// Most pages with content are in page tables, which tell at a fraction of the
 /// cost of asking the file; the file is asked only about the others.
@@ -35,12 +35,15 @@ pub(crate) fn runs_mapped(
     file: BorrowedFd<'_>,
     range: StorageRange,
     mapping: &Mapping,
+    pages: Range<u64>,
 ) -> io::Result<Vec<Run>> {
     fault::check(Point::Scan)?;
-    let length = usize::try_from(range.size()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let resident = mapping.resident(length)?;
+    let byte = |page: u64| {
+        usize::try_from(page * PAGE_SIZE).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+    };
+    let resident = mapping.resident(&(byte(pages.start)?..byte(pages.end)?))?;
     let mut all = Vec::new();
-    let mut at = 0;
+    let mut at = pages.start;
     for group in resident.chunk_by(|one, next| one & 1 == next & 1) {
         let pages = at..at + group.len() as u64;
         at = pages.end;
@@ -104,6 +107,24 @@ pub(crate) fn data_shifted(
     })
 }
 
+/// The parts of `wanted` that are in none of an ascending list of disjoint
+/// ranges.
+pub(crate) fn missing(there: &[Range<u64>], wanted: Range<u64>) -> Vec<Range<u64>> {
+    let mut missing = Vec::new();
+    let mut at = wanted.start;
+    let first = there.partition_point(|range| range.end <= wanted.start);
+    for range in there.iter().skip(first).take_while(|range| range.start < wanted.end) {
+        if at < range.start {
+            missing.push(at..range.start);
+        }
+        at = range.end;
+    }
+    if at < wanted.end {
+        missing.push(at..wanted.end);
+    }
+    missing
+}
+
 /// What two ascending lists of disjoint ranges have in common.
 pub(crate) fn common(one: &[Range<u64>], other: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut both = Vec::new();
@@ -128,6 +149,14 @@ mod tests {
         assert_eq!(common(&[0..4, 6..9], &[2..7, 8..20]), [2..4, 6..7, 8..9]);
         assert_eq!(common(&[0..4], &[4..7]), []);
         assert_eq!(common(&[], &[4..7]), []);
+    }
+
+    #[test]
+    fn missing_is_what_no_range_has() {
+        assert_eq!(missing(&[2..4, 6..7], 0..9), [0..2, 4..6, 7..9]);
+        assert_eq!(missing(&[0..4, 6..9], 3..7), [4..6]);
+        assert_eq!(missing(&[0..4], 1..4), []);
+        assert_eq!(missing(&[], 1..4), [1..4]);
     }
 
     #[test]

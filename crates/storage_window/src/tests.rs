@@ -3,14 +3,17 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use main_storage::{BLOCK_SIZE as M, MovePlan, PAGE_SIZE, PAGES_PER_BLOCK, StorageRange};
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::fault::{Point, with};
-use crate::{Backing, Committed, Copied, MainStorage, MapError, RelocateError, StorageWindow};
+use crate::fault::{Point, once, with};
+use crate::{
+    Backing, Committed, Copied, MainStorage, MapError, RelocateError, Slid, SlideReport,
+    StorageWindow,
+};
 
 const BASE: u64 = 0x8000_0000;
 const REACH: u64 = 16 * M;
@@ -136,6 +139,10 @@ impl World {
 
     fn committed(&self, plan: &MovePlan) -> Committed {
         self.copied(plan).commit().unwrap()
+    }
+
+    fn slid(&self, plan: &MovePlan) -> Slid {
+        self.prepare(plan).unwrap().slide(&mut go_on).unwrap()
     }
 
     /// Every byte and key of main storage is what it must be.
@@ -319,14 +326,121 @@ fn memory_that_outlives_its_window_stays_mapped() {
     assert_eq!(seen, expected);
 }
 
+/// A thread that is a guest: it counts up in words and keys of its own, and
+/// every word always holds what it wrote last.
+fn count_up(window: &StorageWindow, first: usize, stop: &AtomicBool) -> u64 {
+    let pages = window.size() as usize / PAGE_SIZE as usize;
+    let mut round = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for page in (first..pages).step_by(4) {
+            // SAFETY: a word of a page of the window, which only this thread
+            // stores into.
+            let word = unsafe {
+                AtomicU64::from_ptr(window.host_base().add(page * PAGE_SIZE as usize).cast())
+            };
+            assert_eq!(word.load(Ordering::Relaxed), round, "page {page}");
+            word.store(round + 1, Ordering::Relaxed);
+            let key = window.key_cell(page);
+            assert_eq!(key.load(Ordering::Relaxed), round as u8, "key of page {page}");
+            key.fetch_add(1, Ordering::Relaxed);
+        }
+        round += 1;
+    }
+    round
+}
+
+#[test]
+fn a_guest_that_writes_all_the_time_loses_nothing_while_it_slides() {
+    let mut world = World::new(2, 5);
+    let stop = AtomicBool::new(false);
+    let window = Arc::clone(&world.window);
+    let rounds: Vec<u64> = std::thread::scope(|scope| {
+        let guests: Vec<_> = (0..2)
+            .map(|first| {
+                scope.spawn({
+                    let (window, stop) = (&window, &stop);
+                    move || count_up(window, first, stop)
+                })
+            })
+            .collect();
+        for to in [5, 4, 7, 2, 8, 1, 3, 2].into_iter().cycle().take(64) {
+            let plan = world.plan(to);
+            let slid = world.slid(&plan);
+            if to == 8 {
+                slid.undo().unwrap();
+                continue;
+            }
+            slid.finish().unwrap();
+            world.at = plan.to();
+        }
+        stop.store(true, Ordering::Relaxed);
+        guests.into_iter().map(|guest| guest.join().unwrap()).collect()
+    });
+    for (first, rounds) in rounds.iter().enumerate() {
+        for page in (first..world.written.len()).step_by(4) {
+            world.content[page * PAGE_SIZE as usize..][..8].copy_from_slice(&rounds.to_le_bytes());
+            world.keys[page] = *rounds as u8;
+            world.written[page] = true;
+        }
+    }
+    world.check();
+}
+
+#[test]
+fn a_slide_can_be_given_up_after_any_chunk_and_taken_back() {
+    for (origin, to) in [(2, 5), (5, 2), (1, 8), (8, 1), (4, 5), (5, 4)] {
+        let mut world = World::new(origin, 5);
+        world.fill();
+        let plan = world.plan(to);
+        world.slid(&plan).undo().unwrap();
+        world.check();
+        for chunks in 1..=5 {
+            let mut count = 0;
+            let mut give_up = |_| {
+                count += 1;
+                if count == chunks { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            match world.prepare(&plan).unwrap().slide(&mut give_up) {
+                Err(error) => assert!(matches!(error, RelocateError::GivenUp)),
+                Ok(slid) => slid.undo().unwrap(),
+            }
+            world.check();
+        }
+        let report: SlideReport = world.slid(&plan).finish().unwrap();
+        let written = world.written.iter().filter(|written| **written).count() as u64;
+        assert_eq!(report.bytes, written * PAGE_SIZE);
+        world.at = plan.to();
+        world.check();
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Operation {
+    /// To where, and what fails after how many passes.
+    Slide(u64, Option<(Point, u32)>),
+    /// To where, and after how many chunks it is given up.
+    SlideAndGiveUp(u64, u64),
+    SlideAndUndo(u64),
     Write(usize, u64),
     Key(usize, u8),
     /// To where, and in which phase what fails.
     Move(u64, usize, Option<Point>),
     GiveUp(u64, u64),
     Undo(u64),
+}
+
+fn slide_fault() -> impl Strategy<Value = Option<(Point, u32)>> {
+    let points = vec![
+        Point::Populate,
+        Point::Scan,
+        Point::Protect,
+        Point::RemapKeysLate,
+        Point::RemapStorageLate,
+        // A kernel that does not move page tables: not a failure.
+        Point::RemapKeys,
+        Point::RemapStorage,
+    ];
+    prop::option::of((prop::sample::select(points), 0u32..8))
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -348,6 +462,9 @@ fn operation() -> impl Strategy<Value = Operation> {
         4 => (1..BLOCKS, 0usize..4, point).prop_map(|(to, phase, p)| Operation::Move(to, phase, p)),
         1 => (1..BLOCKS, 1u64..40).prop_map(|(to, after)| Operation::GiveUp(to, after)),
         1 => (1..BLOCKS).prop_map(Operation::Undo),
+        4 => (1..BLOCKS, slide_fault()).prop_map(|(to, fault)| Operation::Slide(to, fault)),
+        1 => (1..BLOCKS, 1u64..6).prop_map(|(to, after)| Operation::SlideAndGiveUp(to, after)),
+        1 => (1..BLOCKS).prop_map(Operation::SlideAndUndo),
     ]
 }
 
@@ -388,6 +505,23 @@ impl World {
         self.at = plan.to();
     }
 
+    fn slide(&mut self, plan: &MovePlan, fault: Option<(Point, u32)>) {
+        let prepared = self.prepare(plan).unwrap();
+        let (result, failed) = match fault {
+            Some((point, after)) => once(point, after, || prepared.slide(&mut go_on)),
+            None => (prepared.slide(&mut go_on), false),
+        };
+        match result {
+            Ok(slid) => {
+                let remap = [Point::RemapKeys, Point::RemapStorage];
+                assert!(!failed || fault.is_some_and(|(point, _)| remap.contains(&point)));
+                slid.finish().unwrap();
+                self.at = plan.to();
+            }
+            Err(error) => assert!(failed, "{error:?}"),
+        }
+    }
+
     fn step(&mut self, operation: &Operation) {
         match *operation {
             Operation::Write(page, seed) => self.write(page, seed),
@@ -404,6 +538,26 @@ impl World {
                     if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                 };
                 drop(self.prepare(&plan).unwrap().copy(&mut progress));
+            }
+            Operation::Slide(to, fault) => {
+                let Some(plan) = self.legal(to) else { return };
+                self.slide(&plan, fault);
+            }
+            Operation::SlideAndGiveUp(to, after) => {
+                let Some(plan) = self.legal(to) else { return };
+                let mut left = after;
+                let mut progress = |_| {
+                    left -= 1;
+                    if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                };
+                match self.prepare(&plan).unwrap().slide(&mut progress) {
+                    Ok(slid) => slid.undo().unwrap(),
+                    Err(error) => assert!(matches!(error, RelocateError::GivenUp)),
+                }
+            }
+            Operation::SlideAndUndo(to) => {
+                let Some(plan) = self.legal(to) else { return };
+                self.slid(&plan).undo().unwrap();
             }
             Operation::Undo(to) => {
                 let Some(plan) = self.legal(to) else { return };

@@ -56,17 +56,56 @@ pub(crate) struct Transfer<'a> {
     pub(crate) to: View,
     /// The file of main storage.
     pub(crate) file: BorrowedFd<'a>,
+    /// The destination may have content outside the overlap too.
+    pub(crate) stale: bool,
 }
 
 impl Transfer<'_> {
-    /// Copies those pages of `runs` that are in `pages`, in the plan's order.
-    /// `progress` hears after each block how many pages are done; when it
-    /// breaks, the transfer ends there.
+    /// Copies those pages of `runs` that are in `pages` and their keys, in the
+    /// plan's order. `progress` hears after each block how many pages are
+    /// done; when it breaks, the transfer ends there.
     ///
     /// # Safety
     /// Both views are mapped for the whole of their ranges, for writing, and
     /// `runs` lie within them. Nobody relies on the destination's content.
     pub(crate) unsafe fn run(
+        &self,
+        runs: &[Run],
+        pages: Range<u64>,
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Done {
+        // SAFETY: the caller's promise.
+        unsafe { self.run_with::<true>(runs, pages, progress) }
+    }
+
+    /// The same, but for the keys.
+    ///
+    /// # Safety
+    /// As for [`Transfer::run`].
+    pub(crate) unsafe fn run_without_keys(
+        &self,
+        runs: &[Run],
+        pages: Range<u64>,
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Done {
+        // SAFETY: the caller's promise.
+        unsafe { self.run_with::<false>(runs, pages, progress) }
+    }
+
+    /// Copies the keys of `pages` only, in the plan's order.
+    ///
+    /// # Safety
+    /// As for [`Transfer::run`].
+    pub(crate) unsafe fn run_keys(&self, pages: Range<u64>) {
+        self.in_order(pages, |page| {
+            // SAFETY: mapped by the caller's promise.
+            unsafe { self.copy_key(page as usize) };
+        });
+    }
+
+    /// # Safety
+    /// As for [`Transfer::run`].
+    unsafe fn run_with<const KEYS: bool>(
         &self,
         runs: &[Run],
         pages: Range<u64>,
@@ -91,9 +130,9 @@ impl Transfer<'_> {
                 unsafe {
                     if run.data {
                         bytes += (piece.end - piece.start) * PAGE_SIZE;
-                        self.copy(piece, copy);
+                        self.copy::<KEYS>(piece, copy);
                     } else {
-                        self.clear(piece);
+                        self.clear::<KEYS>(piece);
                     }
                 }
                 if progress(count).is_break() {
@@ -114,15 +153,16 @@ impl Transfer<'_> {
     ///
     /// # Safety
     /// As for [`Transfer::run`]; `pages` lie within the views.
-    unsafe fn copy(&self, pages: Range<u64>, copy: CopyPage) {
+    unsafe fn copy<const KEYS: bool>(&self, pages: Range<u64>, copy: CopyPage) {
         let step = |page: u64| {
             let page = page as usize;
             // SAFETY: mapped by the caller's promise. Source and destination
             // are blocks apart in main storage, so never the same page.
             unsafe {
-                let key = self.from.key(page).load(Ordering::Relaxed);
+                if KEYS {
+                    self.copy_key(page);
+                }
                 copy(self.from.page(page), self.to.page(page));
-                self.to.key(page).store(key, Ordering::Relaxed);
             }
         };
         self.in_order(pages, step);
@@ -132,21 +172,14 @@ impl Transfer<'_> {
     ///
     /// # Safety
     /// As for [`Transfer::copy`].
-    unsafe fn clear(&self, pages: Range<u64>) {
-        self.in_order(pages.clone(), |page| {
-            let page = page as usize;
-            // SAFETY: mapped by the caller's promise.
-            unsafe {
-                let key = self.from.key(page).load(Ordering::Relaxed);
-                let cell = self.to.key(page);
-                // Most keys of untouched pages are zero on both sides already.
-                if cell.load(Ordering::Relaxed) != key {
-                    cell.store(key, Ordering::Relaxed);
-                }
-            }
-        });
+    unsafe fn clear<const KEYS: bool>(&self, pages: Range<u64>) {
+        if KEYS {
+            // SAFETY: the caller's promise.
+            unsafe { self.run_keys(pages.clone()) };
+        }
         // Outside the old range the destination was a hole, or zero, before.
-        let Some(overlap) = self.plan.overlap() else { return };
+        let with_content = if self.stale { Some(self.plan.to()) } else { self.plan.overlap() };
+        let Some(overlap) = with_content else { return };
         let to = self.plan.to().origin();
         let start = (to + pages.start * PAGE_SIZE).max(overlap.origin());
         let end = (to + pages.end * PAGE_SIZE).min(overlap.end());
@@ -156,6 +189,20 @@ impl Transfer<'_> {
             unsafe {
                 let first = self.to.storage.add((start - to) as usize);
                 std::ptr::write_bytes(first, 0, (end - start) as usize);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Transfer::copy`].
+    unsafe fn copy_key(&self, page: usize) {
+        // SAFETY: mapped by the caller's promise.
+        unsafe {
+            let key = self.from.key(page).load(Ordering::Relaxed);
+            let cell = self.to.key(page);
+            // Most keys of untouched pages are zero on both sides already.
+            if cell.load(Ordering::Relaxed) != key {
+                cell.store(key, Ordering::Relaxed);
             }
         }
     }

@@ -9,7 +9,7 @@ use main_storage::{MovePlan, PartitionName};
 use super::Shared;
 use super::board::{Busy, Command, CommandError, Run};
 use super::process::{Process, files, obituary};
-use crate::control::{MoveOutcome, Reply};
+use crate::control::{MoveMode, MoveOutcome, Reply};
 use crate::host_file::{CpuAssignment, PartitionSpec};
 use crate::in_full;
 use crate::link::{DataDisk, Ended, MoveReport, Order, RangeAnswer, Report, WorkerConfig};
@@ -363,7 +363,7 @@ impl Shared {
     pub(super) fn relocate(
         self: &Arc<Self>,
         name: &str,
-        to: u64,
+        (to, mode): (u64, MoveMode),
         dry_run: bool,
         hear: &mut dyn FnMut(&Reply),
     ) -> Result<MoveOutcome, CommandError> {
@@ -393,7 +393,7 @@ impl Shared {
         };
         self.changed.notify_all();
         let Some(process) = process else { return Ok(moved(&plan, 0, 0, 0)) };
-        let report = self.move_running(&process, &plan, hear);
+        let report = self.move_running(&process, &plan, mode, hear);
         Ok(self.end_move(&busy, &plan, report))
     }
 
@@ -402,6 +402,7 @@ impl Shared {
         &self,
         process: &Process,
         plan: &MovePlan,
+        mode: MoveMode,
         hear: &mut dyn FnMut(&Reply),
     ) -> Result<MoveReport, String> {
         let (mover, reports) = channel();
@@ -410,6 +411,7 @@ impl Shared {
         let order = Order::Move {
             from: plan.from().into(),
             origin: plan.to().origin(),
+            mode,
             wait_ms: u64::try_from(wait).unwrap_or(u64::MAX),
         };
         process

@@ -60,13 +60,13 @@ pub(super) fn serve(shared: &Arc<Shared>, client: UnixStream) {
         Request::Start { name } => shared.start(&name).map(|()| Reply::Done),
         Request::Stop { name, now } => shared.stop_partition(&name, now).map(|()| Reply::Done),
         Request::Restart { name, now } => shared.restart(&name, now).map(|()| Reply::Done),
-        Request::Move { name, to, dry_run } => {
+        Request::Move { name, to, mode, dry_run } => {
             // A client that does not listen does not hold up the move.
             let mut heard = true;
             let mut hear = |reply: &Reply| {
                 heard = heard && send(&mut &client, reply).is_ok();
             };
-            shared.relocate(&name, to, dry_run, &mut hear).map(Reply::Move)
+            shared.relocate(&name, (to, mode), dry_run, &mut hear).map(Reply::Move)
         }
         Request::WaitUp => wait_up(shared, &client),
     };

@@ -237,12 +237,13 @@ impl Worker {
                     console::attach(self.machine.console(), client);
                 }
             }
-            Order::Move { from, origin, wait_ms } => {
+            Order::Move { from, origin, mode, wait_ms } => {
                 let limits = relocation::Limits {
                     quiesce: Duration::from_millis(wait_ms),
                     acknowledge: ACKNOWLEDGE,
                 };
-                if let Err(reason) = self.relocate(from.try_into().ok(), origin, limits, fds) {
+                let to = (origin, mode.into());
+                if let Err(reason) = self.relocate(from.try_into().ok(), to, limits, fds) {
                     self.host.say(&Report::Moved(MoveReport::Stayed {
                         reason,
                         in_the_way: vec![],
@@ -291,7 +292,7 @@ impl Worker {
     fn relocate(
         self: &Arc<Self>,
         from: Option<StorageRange>,
-        origin: u64,
+        (origin, mode): (u64, relocation::Mode),
         limits: relocation::Limits,
         fds: Vec<OwnedFd>,
     ) -> Result<(), String> {
@@ -308,7 +309,7 @@ impl Worker {
         let to = Place { origin, size: from.size() };
         *self.moving() = Some(Relocating { from: from.into(), to });
         let spawned = spawn("move", move || {
-            let report = driver.run(origin, limits);
+            let report = driver.run(origin, mode, limits);
             *worker.moving() = None;
             if let MoveReport::Lost { .. } = report {
                 // The storage is gone: nothing may enter the guest again.

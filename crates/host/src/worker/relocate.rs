@@ -1,18 +1,19 @@
 //! A relocation's actions, done to the machine of this worker.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use io_processors::{AddressLimits, IoProcessor};
+use io_processors::{AddressLimits, IoProcessor, SetAddressLimitsError, Told};
 use machine::Machine;
 use main_storage::{MovePlan, PAGE_SIZE, StorageRange};
 use relocation::{Action, Device, Driver, Event, Outcome, RangeRefused, Request};
-use storage_window::{Committed, Prepared, RelocateError, StorageWindow};
+use storage_window::{Committed, Prepared, RelocateError, Slid, StorageWindow};
 
-use super::ToHost;
+use super::{ACKNOWLEDGE, ToHost};
 use crate::in_full;
 use crate::link::{MoveReport, RangeAnswer, Report};
 
@@ -36,8 +37,17 @@ pub(super) struct Worker {
     events: (Sender<Event>, Receiver<Event>),
     from: StorageRange,
     prepared: Option<Prepared>,
-    committed: Option<Committed>,
+    moved: Option<Moved>,
+    /// Limits that devices have not acknowledged yet.
+    told: VecDeque<(Device, StorageRange, Told)>,
+    limits: relocation::Limits,
     started: Instant,
+}
+
+/// Storage that is at its new place.
+enum Moved {
+    Copied(Committed),
+    Slid(Slid),
 }
 
 /// How long the resource manager may take to answer.
@@ -52,15 +62,33 @@ impl Worker {
         from: StorageRange,
         answers: Receiver<Option<RangeAnswer>>,
     ) -> Self {
-        let (events, started) = (channel(), Instant::now());
-        let (prepared, committed) = (None, None);
-        Self { machine, window, files, host, answers, events, from, prepared, committed, started }
+        Self {
+            machine,
+            window,
+            files,
+            host,
+            answers,
+            events: channel(),
+            from,
+            prepared: None,
+            moved: None,
+            told: VecDeque::new(),
+            limits: relocation::Limits::default(),
+            started: Instant::now(),
+        }
     }
 
     /// Runs the relocation to its end and says how it ended.
-    pub(super) fn run(mut self, origin: u64, limits: relocation::Limits) -> MoveReport {
+    pub(super) fn run(
+        mut self,
+        origin: u64,
+        mode: relocation::Mode,
+        limits: relocation::Limits,
+    ) -> MoveReport {
+        self.limits = limits;
         let devices = self.machine.io_processors().iter().map(|device| device.name().to_owned());
-        let request = Request { from: self.from, origin, devices: devices.collect(), limits };
+        let devices = devices.collect();
+        let request = Request { from: self.from, origin, devices, limits, mode };
         let report = relocation::drive(request, &mut self);
         let pause_us = u64::try_from(report.pause.as_micros()).unwrap_or(u64::MAX);
         match report.outcome {
@@ -143,7 +171,8 @@ impl Worker {
         }
     }
 
-    fn copy(&mut self) -> Event {
+    /// Copies while the guest is stopped, or slides while it runs.
+    fn copy(&mut self, mode: relocation::Mode) -> Event {
         let Some(prepared) = self.prepared.take() else {
             return Event::StorageFailed("nothing was prepared".to_owned());
         };
@@ -159,32 +188,54 @@ impl Worker {
             }
             ControlFlow::Continue(())
         };
-        match prepared.copy(&mut progress).and_then(storage_window::Copied::commit) {
-            Ok(committed) => {
-                let report = committed.report();
-                self.committed = Some(committed);
-                Event::Copied(relocation::Copied { bytes: report.bytes, nanos: report.nanos })
+        let moved = match mode {
+            relocation::Mode::Stop => prepared
+                .copy(&mut progress)
+                .and_then(storage_window::Copied::commit)
+                .map(Moved::Copied),
+            relocation::Mode::Live => prepared.slide(&mut progress).map(Moved::Slid),
+        };
+        match moved {
+            Ok(moved) => {
+                let copied = moved.copied();
+                self.moved = Some(moved);
+                Event::Copied(copied)
             }
             Err(error @ RelocateError::Lost(_)) => Event::StorageLost(in_full(&error)),
             Err(error) => Event::StorageFailed(in_full(&error)),
         }
     }
 
-    fn set_limits(&self, device: Device, range: StorageRange) {
+    fn stop_vcpus(&self) {
+        // After the limit the relocation takes the stop back.
+        if self.machine.stop_vcpus(Instant::now() + self.limits.quiesce) {
+            self.emit(Event::VcpusStopped);
+        }
+    }
+
+    fn set_limits(&mut self, device: Device, range: StorageRange) {
         let Some(processor) = self.device(device) else { return };
         let limits = AddressLimits { origin: range.origin(), size: range.size() };
-        self.aside(move || {
-            Some(match processor.set_address_limits(limits) {
-                Ok(acknowledged) if acknowledged.limits == limits => {
-                    Event::Acknowledged(device, range)
-                }
-                Ok(other) => {
-                    let what = format!("it acknowledged other limits: {:?}", other.limits);
-                    Event::LimitsFailed(device, range, what)
-                }
-                Err(error) => Event::LimitsFailed(device, range, error.to_string()),
-            })
-        });
+        match processor.tell_address_limits(limits) {
+            Ok(told) => self.told.push_back((device, range, told)),
+            Err(error) => self.limits_failed(device, range, &error),
+        }
+    }
+
+    fn limits_failed(&self, device: Device, range: StorageRange, error: &SetAddressLimitsError) {
+        self.emit(Event::LimitsFailed(device, range, error.to_string()));
+    }
+
+    /// Waits for one of the acknowledgements that are outstanding. All devices
+    /// were told at once, so it does not matter which is waited for first.
+    fn await_acknowledgement(&mut self, deadline: Instant) {
+        let Some((device, range, told)) = self.told.pop_front() else { return };
+        let Some(processor) = self.device(device) else { return };
+        match processor.acknowledgement(&told, Some(deadline)) {
+            Some(Ok(_)) => self.emit(Event::Acknowledged(device, range)),
+            Some(Err(error)) => self.limits_failed(device, range, &error),
+            None => self.told.push_front((device, range, told)),
+        }
     }
 
     fn quiesce(&self, device: Device) {
@@ -201,7 +252,11 @@ impl Worker {
     }
 
     fn take_back(&mut self) -> Event {
-        match self.committed.take().map(Committed::undo) {
+        let undone = self.moved.take().map(|moved| match moved {
+            Moved::Copied(committed) => committed.undo(),
+            Moved::Slid(slid) => slid.undo(),
+        });
+        match undone {
             Some(Ok(())) => Event::TakenBack,
             Some(Err(error)) => Event::StorageLost(in_full(&error)),
             None => Event::StorageLost("nothing was copied".to_owned()),
@@ -209,10 +264,21 @@ impl Worker {
     }
 
     fn finish(&mut self) -> Event {
-        Event::Finished(match self.committed.take().map(Committed::finish) {
-            Some(Err(error)) => Err(in_full(&error)),
-            Some(Ok(_)) | None => Ok(()),
-        })
+        let finished = self.moved.take().map_or(Ok(()), |moved| match moved {
+            Moved::Copied(committed) => committed.finish().map(drop),
+            Moved::Slid(slid) => slid.finish().map(drop),
+        });
+        Event::Finished(finished.map_err(|error| in_full(&error)))
+    }
+}
+
+impl Moved {
+    fn copied(&self) -> relocation::Copied {
+        let (bytes, nanos) = match self {
+            Self::Copied(committed) => (committed.report().bytes, committed.report().nanos),
+            Self::Slid(slid) => (slid.report().bytes, slid.report().nanos),
+        };
+        relocation::Copied { bytes, nanos }
     }
 }
 
@@ -228,20 +294,18 @@ impl Driver for Worker {
                 let event = self.prepare(&plan);
                 self.emit(event);
             }
-            Action::StopVcpus => {
-                let machine = Arc::clone(&self.machine);
-                self.aside(move || {
-                    machine.stop_vcpus();
-                    Some(Event::VcpusStopped)
-                });
-            }
+            Action::StopVcpus => self.stop_vcpus(),
             Action::Quiesce(device) => self.quiesce(device),
             Action::CheckRange(plan) => self.emit(match self.ask(plan.to().origin(), false) {
                 Ok(()) => Event::RangeGranted,
                 Err(refused) => Event::RangeRefused(refused),
             }),
             Action::Copy => {
-                let event = self.copy();
+                let event = self.copy(relocation::Mode::Stop);
+                self.emit(event);
+            }
+            Action::Slide => {
+                let event = self.copy(relocation::Mode::Live);
                 self.emit(event);
             }
             Action::SetAddressLimits(device, range) => self.set_limits(device, range),
@@ -270,6 +334,14 @@ impl Driver for Worker {
     }
 
     fn next_event(&mut self, deadline: Option<Duration>) -> Event {
+        if let Ok(event) = self.events.1.try_recv() {
+            return event;
+        }
+        if !self.told.is_empty() {
+            let deadline = deadline.map_or(ACKNOWLEDGE, |at| at.saturating_sub(self.now()));
+            self.await_acknowledgement(Instant::now() + deadline);
+            return self.events.1.try_recv().unwrap_or(Event::Tick);
+        }
         let Some(deadline) = deadline else {
             // `self` holds a sender, so the channel cannot end.
             return self.events.1.recv().unwrap_or(Event::Tick);

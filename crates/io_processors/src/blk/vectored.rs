@@ -7,11 +7,18 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU8, Ordering};
 
-use vm_memory::{GuestMemory, GuestMemoryError, Permissions, VolatileSlice};
+use vm_memory::{GuestMemory, GuestMemoryError, Permissions, VolatileMemory, VolatileSlice};
 
 use crate::access::GuestAccess;
 use crate::chain::Segment;
+
+/// Bytes of a page of the host.
+const PAGE_SIZE: usize = 4096;
+/// How often one transfer waits for storage that is moving: once for each
+/// chunk that it touches, and for those that follow in its way.
+const MAX_FAULTS: u32 = 10_000;
 
 /// Buffers of one transfer, in order, in guest storage or the host's own.
 #[derive(Debug, Default)]
@@ -85,6 +92,20 @@ impl<'a> Buffers<'a> {
         part
     }
 
+    /// Stores into every page, without changing anything: a store waits for
+    /// storage that cannot be written just now.
+    fn store_in_place(&self) {
+        for slice in &self.slices {
+            let page = PAGE_SIZE - slice.ptr_guard().as_ptr().addr() % PAGE_SIZE;
+            let offsets = std::iter::once(0).chain((page..slice.len()).step_by(PAGE_SIZE));
+            for cell in offsets.filter_map(|offset| slice.get_atomic_ref::<AtomicU8>(offset).ok()) {
+                let value = cell.load(Ordering::Relaxed);
+                // If it fails, somebody else has stored there.
+                let _ = cell.compare_exchange(value, value, Ordering::Relaxed, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Sets every byte to zero.
     pub fn clear(&self) {
         const ZEROS: [u8; 4096] = [0; 4096];
@@ -144,7 +165,7 @@ fn transfer(
     buffers: &Buffers<'_>,
     direction: Direction,
 ) -> io::Result<u64> {
-    let mut done = 0;
+    let (mut done, mut faults) = (0, 0);
     while done < buffers.length() {
         let rest = buffers.part(done, u64::MAX);
         let at = offset.checked_add(done).and_then(|at| i64::try_from(at).ok());
@@ -153,6 +174,12 @@ fn transfer(
             Ok(0) => break,
             Ok(count) => done += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // The guest's storage is moving, and the kernel does not wait for
+            // the chunk in flight as a store does.
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) && faults < MAX_FAULTS => {
+                faults += 1;
+                rest.store_in_place();
+            }
             Err(error) => return Err(error),
         }
     }

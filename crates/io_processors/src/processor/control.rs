@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::interrupt::{CONFIGURATION, Interrupt, USED_BUFFER};
 use super::statistics::{Counters, IoStatistics, add};
-use super::{Acknowledged, InterruptLine, SetAddressLimitsError};
+use super::{Acknowledged, InterruptLine, SetAddressLimitsError, Told};
 use crate::access::AddressLimits;
 use crate::transport::{Activation, Effect, Registers, offset};
 
@@ -160,7 +160,7 @@ impl Shared {
                 let number = self.send(&mut control, Message::Reset);
                 // The driver may use the queues' storage for something else as
                 // soon as the store is done (2.4.1).
-                drop(self.wait_done(control, number));
+                drop(self.wait_done(control, number, None));
             }
         }
     }
@@ -177,9 +177,19 @@ impl Shared {
         &self,
         mut control: MutexGuard<'a, Control>,
         number: u64,
+        deadline: Option<Instant>,
     ) -> MutexGuard<'a, Control> {
         while control.done < number && !control.ended {
-            control = self.changed.wait(control).unwrap_or_else(PoisonError::into_inner);
+            let Some(deadline) = deadline else {
+                control = self.changed.wait(control).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.changed.wait_timeout(control, left);
+            control = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         control
     }
@@ -221,28 +231,39 @@ impl Shared {
         true
     }
 
-    pub(super) fn set_address_limits(
+    pub(super) fn tell_address_limits(
         &self,
         limits: AddressLimits,
-    ) -> Result<Acknowledged, SetAddressLimitsError> {
-        let processor = self.name.clone();
+    ) -> Result<Told, SetAddressLimitsError> {
+        let processor = || self.name.clone();
         let mut control = self.control();
         if control.ended {
-            return Err(SetAddressLimitsError::Ended { processor });
+            return Err(SetAddressLimitsError::Ended { processor: processor() });
         }
         if !control.quiesced || !control.is_idle() {
-            return Err(SetAddressLimitsError::NotIdle { processor });
+            return Err(SetAddressLimitsError::NotIdle { processor: processor() });
         }
         let number = self.send(&mut control, Message::SetAddressLimits(limits));
-        let control = self.wait_done(control, number);
-        if control.done < number {
-            return Err(SetAddressLimitsError::Ended { processor });
+        Ok(Told { limits, number })
+    }
+
+    pub(super) fn acknowledgement(
+        &self,
+        told: &Told,
+        deadline: Option<Instant>,
+    ) -> Option<Result<Acknowledged, SetAddressLimitsError>> {
+        let (processor, limits) = (self.name.clone(), told.limits);
+        let control = self.wait_done(self.control(), told.number, deadline);
+        if control.done < told.number {
+            let ended = control.ended;
+            return ended.then_some(Err(SetAddressLimitsError::Ended { processor }));
         }
         if control.limits != Some(limits) {
             let expected = control.limits.map_or(0, |limits| limits.size);
-            return Err(SetAddressLimitsError::Size { processor, size: limits.size, expected });
+            let size = limits.size;
+            return Some(Err(SetAddressLimitsError::Size { processor, size, expected }));
         }
-        Ok(Acknowledged { processor, limits })
+        Some(Ok(Acknowledged { processor, limits }))
     }
 
     pub(super) fn statistics(&self) -> IoStatistics {

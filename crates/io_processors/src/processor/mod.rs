@@ -52,21 +52,49 @@ pub trait IoProcessor: Send + Sync {
     /// Waits until idle; `false` if still busy at `deadline`.
     fn wait_idle(&self, deadline: Instant) -> bool;
 
-    /// "Set address limits": the partition's storage is at `limits` now.
-    /// Returns once the processor's own thread has taken it in.
+    /// "Set address limits": the partition's storage is at `limits` now. Does
+    /// not wait: [`acknowledgement`](Self::acknowledgement) does, so that many
+    /// processors can be told at once.
+    ///
+    /// # Errors
+    /// [`SetAddressLimitsError`]; the processor keeps its old limits then.
+    fn tell_address_limits(&self, limits: AddressLimits) -> Result<Told, SetAddressLimitsError>;
+
+    /// Waits until the processor's own thread has taken in what it was told;
+    /// `None` if it has not at `deadline` (without one it waits for ever).
+    fn acknowledgement(
+        &self,
+        told: &Told,
+        deadline: Option<Instant>,
+    ) -> Option<Result<Acknowledged, SetAddressLimitsError>>;
+
+    /// Tells the limits and waits for the acknowledgement.
     ///
     /// # Errors
     /// [`SetAddressLimitsError`]; the processor keeps its old limits then.
     fn set_address_limits(
         &self,
         limits: AddressLimits,
-    ) -> Result<Acknowledged, SetAddressLimitsError>;
+    ) -> Result<Acknowledged, SetAddressLimitsError> {
+        let told = self.tell_address_limits(limits)?;
+        let ended = || SetAddressLimitsError::Ended { processor: self.name().to_owned() };
+        self.acknowledgement(&told, None).unwrap_or_else(|| Err(ended()))
+    }
 
     /// Takes requests up again, those that came meanwhile first.
     fn resume(&self);
 
     /// What happened so far.
     fn statistics(&self) -> IoStatistics;
+}
+
+/// Address limits on their way to an I/O processor's thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "nobody knows the new limits before they are acknowledged"]
+pub struct Told {
+    limits: AddressLimits,
+    /// The message's number.
+    number: u64,
 }
 
 /// An I/O processor's word that it uses the new limits from now on.
@@ -192,11 +220,16 @@ impl IoProcessor for Processor {
         self.shared.wait_idle(deadline)
     }
 
-    fn set_address_limits(
+    fn tell_address_limits(&self, limits: AddressLimits) -> Result<Told, SetAddressLimitsError> {
+        self.shared.tell_address_limits(limits)
+    }
+
+    fn acknowledgement(
         &self,
-        limits: AddressLimits,
-    ) -> Result<Acknowledged, SetAddressLimitsError> {
-        self.shared.set_address_limits(limits)
+        told: &Told,
+        deadline: Option<Instant>,
+    ) -> Option<Result<Acknowledged, SetAddressLimitsError>> {
+        self.shared.acknowledgement(told, deadline)
     }
 
     fn resume(&self) {

@@ -22,7 +22,12 @@ fn request(devices: usize) -> Request {
         origin: plan().to().origin(),
         devices: NAMES[..devices].iter().map(ToString::to_string).collect(),
         limits: Limits::default(),
+        mode: Mode::Stop,
     }
+}
+
+fn live(devices: usize) -> Request {
+    Request { mode: Mode::Live, ..request(devices) }
 }
 
 fn seconds(count: u64) -> Duration {
@@ -61,6 +66,52 @@ fn everything_in_order_moves_and_resumes_with_the_pause_measured() {
         assert_eq!(relocation.step(seconds(now), event.clone()), actions, "{event:?}");
     }
     assert!(relocation.ended());
+}
+
+#[test]
+fn a_live_move_stops_the_guest_only_for_the_new_limits() {
+    let (mut relocation, _) = Relocation::new(live(1));
+    let disk = Device(0);
+    let (to, copied) = (plan().to(), Copied { bytes: 7, nanos: 9 });
+    let moved = Outcome::Moved { plan: plan(), copied, not_cleared: None };
+    for (now, event, actions) in [
+        (1, Event::Reserved(plan()), vec![Action::Prepare(plan())]),
+        (2, Event::Prepared, vec![Action::Slide]),
+        (30, Event::Copied(copied), vec![Action::Quiesce(disk)]),
+        (31, Event::Idle(disk), vec![Action::StopVcpus]),
+        (33, Event::VcpusStopped, vec![Action::SetAddressLimits(disk, to)]),
+        (
+            34,
+            Event::Acknowledged(disk, to),
+            vec![Action::ResumeIo(disk), Action::ResumeVcpus, Action::Finish],
+        ),
+        (
+            36,
+            Event::Finished(Ok(())),
+            vec![Action::Report(Report { outcome: moved, pause: seconds(3) })],
+        ),
+    ] {
+        assert_eq!(relocation.step(seconds(now), event.clone()), actions, "{event:?}");
+    }
+    assert!(relocation.ended());
+}
+
+#[test]
+fn a_device_that_never_becomes_idle_never_stops_a_guest_that_moves_live() {
+    let (mut relocation, _) = Relocation::new(live(2));
+    for event in [Event::Reserved(plan()), Event::Prepared, Event::Copied(Copied::default())] {
+        relocation.step(seconds(0), event);
+    }
+    relocation.step(seconds(1), Event::Idle(Device(0)));
+    assert_eq!(relocation.waiting_for(), ["blk0"]);
+    assert_eq!(relocation.step(seconds(10), Event::Tick), [Action::TakeBack]);
+    let actions = relocation.step(seconds(11), Event::TakenBack);
+    let [Action::ResumeIo(_), Action::ResumeIo(_), Action::Report(report)] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    let Outcome::ResumedWhereItWas { reason, .. } = &report.outcome else { panic!("{report:?}") };
+    assert_eq!(reason.busy_devices(), ["blk0"]);
+    assert_eq!(report.pause, Duration::ZERO);
 }
 
 #[test]
@@ -166,6 +217,7 @@ enum Mood {
 
 #[derive(Debug, Clone)]
 struct Script {
+    live: bool,
     reserve: bool,
     prepare: bool,
     grant: bool,
@@ -193,15 +245,18 @@ fn script() -> impl Strategy<Value = Script> {
     let device = [mood(), mood(), mood()];
     let index = any::<prop::sample::Index>;
     (
+        any::<bool>(),
         (often(), often(), often(), often(), often()),
         mood(),
         prop::collection::vec(device, 0..=NAMES.len()),
         prop::collection::vec(index(), 1..40),
         prop::collection::vec((index(), 0u8..4, 0usize..5), 0..8),
     )
-        .prop_map(|((reserve, prepare, grant, copy, finish), vcpus, devices, order, noise)| {
-            Script { reserve, prepare, grant, copy, finish, vcpus, devices, order, noise }
-        })
+        .prop_map(
+            |(live, (reserve, prepare, grant, copy, finish), vcpus, devices, order, noise)| {
+                Script { live, reserve, prepare, grant, copy, finish, vcpus, devices, order, noise }
+            },
+        )
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -275,7 +330,7 @@ impl World {
     }
 
     fn quiesce(&mut self, device: Device) {
-        assert!(self.vcpus_stopped);
+        assert!(self.vcpus_stopped != self.script.live);
         match self.script.devices[device.0][0] {
             Mood::Obeys => self.later(0, Event::Idle(device)),
             Mood::Slow(delay) => self.later(delay, Event::Idle(device)),
@@ -354,13 +409,22 @@ impl Driver for World {
             }
             Action::Copy => {
                 self.quiet();
+                assert!(!script.live);
+                assert!(self.prepared && self.window == from());
+                self.prepared = false;
+                self.either(script.copy, Event::Copied(Copied::default()), failed());
+            }
+            Action::Slide => {
+                assert!(script.live && self.vcpus_told_to_stop == 0);
                 assert!(self.prepared && self.window == from());
                 self.prepared = false;
                 self.either(script.copy, Event::Copied(Copied::default()), failed());
             }
             Action::SetAddressLimits(device, range) => self.set_limits(device, range),
             Action::TakeBack => {
-                self.quiet();
+                if !script.live {
+                    self.quiet();
+                }
                 assert_eq!(self.window, plan().to());
                 self.later(0, Event::TakenBack);
             }
@@ -377,7 +441,10 @@ impl Driver for World {
             Action::ResumeVcpus => {
                 self.vcpus_resumed += 1;
                 self.vcpus_stopped = false;
-                for device in &self.devices {
+                // Sliding back: the I/O processors wait for the old range.
+                let waits = script.live && self.devices.iter().all(|device| device.told == from());
+                for device in self.devices.iter().filter(|_| !(waits && self.window == plan().to()))
+                {
                     let usable = device.told == self.window && !device.idle;
                     assert!(usable == device.in_service, "{device:?}");
                 }
@@ -424,10 +491,12 @@ proptest! {
     #[test]
     fn it_always_ends_either_moved_or_resumed_where_it_was(script in script()) {
         let mut world = World::new(script.clone());
+        let request = if script.live { live } else { request };
         let report = drive(request(script.devices.len()), &mut world);
         prop_assert_eq!(world.vcpus_told_to_stop, world.vcpus_resumed);
         prop_assert!(world.vcpus_resumed <= 1 && !world.vcpus_stopped && !world.prepared);
-        let smooth = script.reserve && script.prepare && script.grant && script.copy;
+        let granted = script.grant || script.live;
+        let smooth = script.reserve && script.prepare && granted && script.copy;
         let obedient = script.vcpus == Mood::Obeys
             && script.devices.iter().all(|moods| moods[..2] == [Mood::Obeys; 2]);
         match report.outcome {
