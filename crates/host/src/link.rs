@@ -327,12 +327,6 @@ impl Link {
     pub(crate) fn peer_uid(&self) -> Option<u32> {
         Some(rustix::net::sockopt::socket_peercred(&self.0).ok()?.uid.as_raw())
     }
-
-    /// Ends the link for both sides, and whoever waits on it.
-    pub(crate) fn hang_up(&self) {
-        // It fails only if the other end is gone already.
-        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
-    }
 }
 
 #[cfg(test)]

@@ -112,6 +112,7 @@ const KEEPERS: &[i64] = &[
     libc::SYS_recvmsg,
     libc::SYS_accept4,
     libc::SYS_getsockopt,
+    libc::SYS_fcntl,
     libc::SYS_close,
     libc::SYS_poll,
     libc::SYS_ppoll,
