@@ -90,7 +90,8 @@ pub(crate) enum Order {
     /// Attach to the console. With the client's connection.
     Console,
     /// Relocate. With the files of storage and keys.
-    Move { from: Place, origin: u64, mode: MoveMode, wait_ms: u64 },
+    /// `settle`: a host that comes meanwhile is answered when it has ended.
+    Move { from: Place, origin: u64, mode: MoveMode, settle: bool, wait_ms: u64 },
     /// Let two partitions change places. With the files of storage, keys and
     /// the exchange's record, and one end of a socket to the other worker.
     Exchange { a: [Place; 2], b: [Place; 2], side: Side, wait_ms: u64 },
@@ -389,12 +390,6 @@ impl Link {
     pub(crate) fn peer_uid(&self) -> Option<u32> {
         Some(rustix::net::sockopt::socket_peercred(&self.0).ok()?.uid.as_raw())
     }
-
-    /// Ends the link for both sides, and whoever waits on it.
-    pub(crate) fn hang_up(&self) {
-        // It fails only if the other end is gone already.
-        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
-    }
 }
 
 #[cfg(test)]
@@ -443,10 +438,10 @@ mod tests {
     fn waiting_has_an_end_and_the_link_lives() {
         let (one, other) = Link::pair().unwrap();
         let (one, other) = (Link::from(one), Link::from(other));
-        let waited = one.receive_within::<Order>(std::time::Duration::from_millis(1));
+        let waited = one.receive_within::<Order>(Duration::from_millis(1));
         assert_eq!(waited.unwrap_err().kind(), io::ErrorKind::TimedOut);
         other.send(&Order::Console, &[]).unwrap();
-        assert!(one.receive_within::<Order>(std::time::Duration::from_secs(60)).unwrap().is_some());
+        assert!(one.receive_within::<Order>(Duration::from_secs(60)).unwrap().is_some());
     }
 
     #[test]

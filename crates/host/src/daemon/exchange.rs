@@ -12,7 +12,11 @@ use super::board::{Board, Busy, Command, CommandError, Run};
 use super::process::Process;
 use crate::control::{ExchangeOutcome, MoveMode, Relocated, Reply};
 use crate::in_full;
+use crate::journal::{CommandRecord, SideRecord};
 use crate::link::{Link, MoveReport, Order, Place, Report, Side};
+
+/// How the one that runs moves to the place of one that does not.
+const LIVE: (MoveMode, bool) = (MoveMode::Live, true);
 
 impl Shared {
     /// Lets two partitions change places, or only says what that would do.
@@ -47,8 +51,14 @@ impl Shared {
             }
         };
         self.changed.notify_all();
+        if let Err(error) = self.begin(&busy[0], exchange_record(&busy, plan)) {
+            let _ = self.board().map.abandon_exchange(&busy[0].name);
+            return Err(error);
+        }
         let reports = self.exchange_running(&busy, plan, hear);
-        Ok(self.end_exchange(&busy, plan, reports))
+        let outcome = self.end_exchange(&busy, plan, reports);
+        self.close_with(&busy[0], &[&busy[1].name]);
+        Ok(outcome)
     }
 
     /// Has the workers exchange themselves; `None` for one that does not run.
@@ -68,8 +78,8 @@ impl Shared {
                 Err(reason) => [Some(Ok(MoveReport::stayed(reason.clone()))), Some(Err(reason))],
             },
             // The other one has no content: this one just moves there.
-            [Some(a), None] => [Some(self.move_running(&a, &plan.a(), MoveMode::Live, hear)), None],
-            [None, Some(b)] => [None, Some(self.move_running(&b, &plan.b(), MoveMode::Live, hear))],
+            [Some(a), None] => [Some(self.move_running(&a, &plan.a(), LIVE, hear)), None],
+            [None, Some(b)] => [None, Some(self.move_running(&b, &plan.b(), LIVE, hear))],
             [None, None] => [None, None],
         }
     }
@@ -185,6 +195,15 @@ impl Shared {
             }
         }
     }
+}
+
+fn exchange_record(busy: &[Busy<'_>; 2], plan: ExchangePlan) -> CommandRecord {
+    let side = |busy: &Busy<'_>, plan: MovePlan| SideRecord {
+        name: busy.name.to_string(),
+        from: plan.from().origin(),
+        to: plan.to().origin(),
+    };
+    CommandRecord::Exchange { a: side(&busy[0], plan.a()), b: side(&busy[1], plan.b()) }
 }
 
 /// What a worker says in the end.

@@ -14,6 +14,7 @@ use crate::control::{
     CompactOutcome, MoveMode, MoveOutcome, NewSize, Plan, Relocated, Reply, ResizeOutcome,
 };
 use crate::in_full;
+use crate::journal::CommandRecord;
 use crate::link::{Order, Report, ResizeReport};
 
 /// What `expand` and `shrink` ask for.
@@ -69,7 +70,7 @@ impl Shared {
         size: u64,
         moved: Vec<Relocated>,
     ) -> Result<ResizeOutcome, CommandError> {
-        let (_busy, plan, process) = {
+        let (busy, plan, process) = {
             let mut board = self.board();
             let busy = Busy::claim(self, &mut board, name.as_str(), Command::Resize)?;
             let process = board.get(name.as_str()).map(|partition| partition.running().ok());
@@ -86,11 +87,19 @@ impl Shared {
             }
         };
         self.changed.notify_all();
-        let Some(process) = process else {
-            return Ok(self.end_resize(name, plan, Ok(None), moved));
+        let (from, to) = (plan.from().size(), plan.to().size());
+        let record = CommandRecord::Resize { name: name.to_string(), from, to };
+        if let Err(error) = self.begin(&busy, record) {
+            self.board().settle_size(name, from);
+            return Err(error);
+        }
+        let report = match process {
+            Some(process) => self.resize_running(&process, size).map(Some),
+            None => Ok(None),
         };
-        let report = self.resize_running(&process, size).map(Some);
-        Ok(self.end_resize(name, plan, report, moved))
+        let outcome = self.end_resize(name, plan, report, moved);
+        self.close(&busy);
+        Ok(outcome)
     }
 
     fn resize_running(&self, process: &Process, size: u64) -> Result<ResizeReport, String> {

@@ -14,6 +14,8 @@
 //!
 //! The journal goes when the host ends by command.
 
+#![expect(clippy::result_large_err, reason = "the store's errors are large, and rare")]
+
 mod record;
 
 use std::os::unix::fs::OpenOptionsExt;
@@ -28,7 +30,7 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use record::{
     BackingRecord, Change, CommandId, CommandRecord, CpusRecord, EngineRecord, MainStorageRecord,
-    PartitionRecord, SCHEMA, State, StateRecord,
+    PartitionRecord, SCHEMA, SideRecord, State, StateRecord,
 };
 
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
@@ -40,7 +42,7 @@ const COMMANDS: TableDefinition<'_, CommandId, &str> = TableDefinition::new("com
 pub(crate) enum JournalError {
     /// It cannot be read or written.
     #[error("the journal {path} cannot be used; free space on its disk")]
-    Store { path: PathBuf, source: redb::Error },
+    Store { path: PathBuf, source: Box<redb::Error> },
     /// It was written by another version of the program.
     #[error(
         "the journal {path} has schema {found}, and this program knows {SCHEMA}; use the program \
@@ -66,8 +68,7 @@ pub(crate) struct Journal {
 impl Journal {
     /// Opens or makes the journal at `path`, and reads it.
     pub(crate) fn open(path: &Path) -> Result<(Self, State), JournalError> {
-        let broken = |source| JournalError::Store { path: path.to_owned(), source };
-        let store = open_file(path).map_err(broken)?;
+        let store = open_file(path).map_err(|error| broken(path, error))?;
         Self::of(path, store)
     }
 
@@ -122,7 +123,7 @@ impl Journal {
             Some(store) => work(store),
             None => open_file(&self.path).and_then(|opened| work(store.insert(opened))),
         };
-        done.map_err(|source| JournalError::Store { path: self.path.clone(), source })
+        done.map_err(|error| broken(&self.path, error))
     }
 
     fn read(&self) -> Result<State, JournalError> {
@@ -134,10 +135,14 @@ impl Journal {
     }
 }
 
+fn broken(path: &Path, error: redb::Error) -> JournalError {
+    JournalError::Store { path: path.to_owned(), source: Box::new(error) }
+}
+
 fn open_file(path: &Path) -> Result<Database, redb::Error> {
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(path).map_err(|error| redb::Error::Io(error))?;
+    let file = options.open(path).map_err(redb::Error::Io)?;
     open_on(redb::backends::FileBackend::new(file)?)
 }
 

@@ -54,6 +54,9 @@ pub(crate) struct PartitionRecord {
     pub(crate) disk: Option<u64>,
     pub(crate) autostart: bool,
     pub(crate) engine: EngineRecord,
+    /// Access keys of its I/O processors that are not 0.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) io_keys: BTreeMap<String, u8>,
     pub(crate) state: StateRecord,
 }
 
@@ -97,23 +100,44 @@ pub(crate) enum CommandRecord {
     Restart { name: PartitionNameRecord },
     /// The worker relocates; it holds both ranges. Origins in bytes.
     Move { name: PartitionNameRecord, from: u64, to: u64 },
+    /// The workers exchange their storage; both hold all ranges. Origins in
+    /// bytes.
+    Exchange { a: SideRecord, b: SideRecord },
+    /// The worker grows or shrinks; the larger range is held. Bytes.
+    Resize { name: PartitionNameRecord, from: u64, to: u64 },
     /// Range and disk are cleared, and the partition goes.
     Delete { name: PartitionNameRecord },
+}
+
+/// One partition's part in an exchange.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SideRecord {
+    pub(crate) name: PartitionNameRecord,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
 }
 
 /// A partition's name; checked when it is read.
 pub(crate) type PartitionNameRecord = String;
 
 impl CommandRecord {
-    /// The partition it is about.
-    pub(crate) fn name(&self) -> &str {
+    /// The partitions it is about.
+    pub(crate) fn names(&self) -> Vec<&str> {
         match self {
             Self::Start { name }
             | Self::Stop { name }
             | Self::Restart { name }
             | Self::Move { name, .. }
-            | Self::Delete { name } => name,
+            | Self::Resize { name, .. }
+            | Self::Delete { name } => vec![name],
+            Self::Exchange { a, b } => vec![&a.name, &b.name],
         }
+    }
+
+    /// Whether it is about `name`.
+    pub(crate) fn concerns(&self, name: &PartitionName) -> bool {
+        self.names().contains(&name.as_str())
     }
 }
 

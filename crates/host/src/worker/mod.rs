@@ -12,6 +12,7 @@ mod exchange;
 mod hold;
 mod relocate;
 mod resize;
+mod settling;
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,6 +37,7 @@ use crate::link::{
 use crate::lockdown;
 use agent::Agent;
 use relocate::{Answers, Files};
+use settling::Settling;
 
 /// How long an I/O processor may take to acknowledge its address limits.
 const ACKNOWLEDGE: Duration = Duration::from_secs(10);
@@ -76,6 +78,8 @@ struct Worker {
     name: String,
     /// Whether the guest serves commands.
     ready: Arc<AtomicBool>,
+    /// An exchange or a resize is under way.
+    settling: Settling,
     /// The relocation under way, for a host that comes in the middle of it.
     moving: Mutex<Option<Relocating>>,
 }
@@ -142,7 +146,8 @@ fn begin(
     let agent = Agent::new(machine.agent().clone(), Box::new(on_ready));
     let host = Arc::clone(host);
     let (answers, moving, name) = (Mutex::default(), Mutex::default(), config.name.clone());
-    let worker = Worker { machine, window, agent, host, answers, name, ready, moving };
+    let settling = Settling::default();
+    let worker = Worker { machine, window, agent, host, answers, name, ready, settling, moving };
     let worker = Arc::new(worker);
     let agent = Arc::clone(&worker.agent);
     spawn("agent", move || agent.run())?;
@@ -226,7 +231,13 @@ impl Worker {
     fn carry_out(self: &Arc<Self>, order: Order, fds: Vec<OwnedFd>) {
         match order {
             Order::Start(_) => tracing::warn!("the guest was started already"),
-            Order::Hello => self.introduce_itself(),
+            Order::Hello => {
+                let worker = Arc::clone(self);
+                // Not here: an exchange or a resize may first have to end.
+                if let Err(error) = spawn("hello", move || worker.introduce_itself()) {
+                    tracing::error!(error, "the host gets no answer");
+                }
+            }
             Order::Exec { argv, env, cwd } => {
                 let Some(client) = client(fds) else { return };
                 let bytes = String::into_bytes;
@@ -245,13 +256,15 @@ impl Worker {
                     console::attach(self.machine.console(), client);
                 }
             }
-            Order::Move { from, origin, mode, wait_ms } => {
+            Order::Move { from, origin, mode, settle, wait_ms } => {
                 let limits = relocation::Limits {
                     quiesce: Duration::from_millis(wait_ms),
                     acknowledge: ACKNOWLEDGE,
                 };
                 let to = (origin, mode.into());
-                if let Err(reason) = self.relocate(from.try_into().ok(), to, limits, fds) {
+                let settling = settle.then(|| self.settling.begin());
+                if let Err(reason) = self.relocate(from.try_into().ok(), to, limits, fds, settling)
+                {
                     self.host.say(&Report::Moved(MoveReport::stayed(reason)));
                 }
             }
@@ -291,6 +304,7 @@ impl Worker {
 
     /// Tells a host that came later who and where this worker is.
     fn introduce_itself(&self) {
+        self.settling.wait();
         // Held while it is said, so that a relocation's end comes after it.
         let moving = self.moving();
         let range = Place { origin: self.window.origin(), size: self.window.size() };
@@ -312,6 +326,7 @@ impl Worker {
         (origin, mode): (u64, relocation::Mode),
         limits: relocation::Limits,
         fds: Vec<OwnedFd>,
+        settling: Option<settling::UnderWay>,
     ) -> Result<(), String> {
         let from = from.ok_or("the host named no range")?;
         let [storage, keys] =
@@ -328,6 +343,7 @@ impl Worker {
         let spawned = spawn("move", move || {
             let report = driver.run(origin, mode, limits);
             *worker.moving() = None;
+            drop(settling);
             if let MoveReport::Lost { .. } = report {
                 // The storage is gone: nothing may enter the guest again.
                 worker.host.say(&Report::Moved(report));
@@ -361,18 +377,13 @@ impl Worker {
             side,
             limit,
         };
-        let own = if side == Side::Leader { plan.a() } else { plan.b() };
         let worker = Arc::clone(self);
-        *self.moving() = Some(Relocating { from: own.from().into(), to: own.to().into() });
-        let spawned = spawn("exchange", move || {
+        let settling = self.settling.begin();
+        spawn("exchange", move || {
             let report = party.run();
-            *worker.moving() = None;
+            drop(settling);
             worker.host.say(&Report::Moved(report));
-        });
-        if spawned.is_err() {
-            *self.moving() = None;
-        }
-        spawned
+        })
     }
 
     fn resize(
@@ -385,7 +396,12 @@ impl Worker {
         let (machine, window) = (Arc::clone(&self.machine), Arc::clone(&self.window));
         let resize = resize::Resize { machine, window, files, limit };
         let worker = Arc::clone(self);
-        spawn("resize", move || worker.host.say(&Report::Resized(resize.run(size))))
+        let settling = self.settling.begin();
+        spawn("resize", move || {
+            let report = resize.run(size);
+            drop(settling);
+            worker.host.say(&Report::Resized(report));
+        })
     }
 
     /// Waits for the machine's end, tells the host and ends the process.

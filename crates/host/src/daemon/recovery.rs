@@ -1,0 +1,318 @@
+//! What becomes of partitions and interrupted commands when a host comes back:
+//! decided here, and nowhere else.
+//!
+//! | command in flight | its worker lives | it died alone | nothing lives any more |
+//! |---|---|---|---|
+//! | none | adopted | failed | started, if it ran |
+//! | start | adopted: it has started | begun anew | begun anew |
+//! | stop | adopted, and the stop repeated | stopped | stopped |
+//! | restart | adopted, and the restart repeated | started | started |
+//! | move | adopted where it says; both ranges are its own until it ends | failed, where it was | started where it was |
+//! | exchange | adopted where it says | failed, where the other one's place leaves it | started where it was |
+//! | resize | adopted with the size it says | failed, with the size it had | started with the size it had |
+//! | delete | adopted: undone | finished | finished |
+//!
+//! A start is finished because nothing can be lost by it: no guest has run. A
+//! move is the worker's: it alone knows how far it is, and finishes it or stays
+//! where it was. An exchange and a resize the workers end among themselves before
+//! they say who they are: what they say then is how it ended. A stop is finished because the guest may be half down already.
+//! "Nothing lives any more" is when the keeper is gone too, as after the
+//! machine was restarted: then the host starts again what ran.
+
+use std::collections::BTreeMap;
+
+use main_storage::{PartitionName, Refusal, StorageMap, StorageRange};
+
+use super::records;
+use crate::host_file::{HostFile, PartitionSpec};
+use crate::journal::{Change, CommandId, CommandRecord, SideRecord, State, StateRecord};
+
+/// A worker that was found, and what it said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Where its storage is.
+    pub(super) range: StorageRange,
+    /// Where it was and will be, in the middle of a relocation.
+    pub(super) moving: Option<(StorageRange, StorageRange)>,
+}
+
+/// What is done with a partition next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing: it is so.
+    Rest(StateRecord),
+    /// Its worker is taken over.
+    Adopt,
+    /// And its relocation waited for.
+    AdoptMoving(StorageRange, CommandId),
+    /// And stopped.
+    AdoptAndStop(CommandId),
+    /// And started anew.
+    AdoptAndRestart(CommandId),
+    /// It is started.
+    Start(CommandId),
+    /// It is deleted.
+    Delete(CommandId),
+}
+
+/// One partition as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Recovered {
+    pub(super) spec: PartitionSpec,
+    pub(super) next: Next,
+}
+
+/// The map, everybody on it, and what the journal must say before anything is
+/// done.
+#[derive(Debug)]
+pub(super) struct Recovery {
+    pub(super) map: StorageMap,
+    pub(super) partitions: Vec<Recovered>,
+    pub(super) changes: Vec<Change>,
+}
+
+/// Why a host cannot go on from what is there. The operator is to blame, but
+/// for strangers.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Contradiction {
+    #[error(
+        "the host file wants another main storage than the one that is here; put its \
+         [main_storage] back, or end everything with `berth down` first"
+    )]
+    MainStorage,
+    #[error(
+        "the host file adds partition \"{name}\", which has no place here: {refusal}; change its \
+         origin or size, or leave it out"
+    )]
+    NoPlace { name: PartitionName, refusal: Refusal },
+    #[error("the partitions here and in the host file do not go together: {0}")]
+    Together(String),
+    #[error(
+        "\"{name}\" cannot be where it says it is: {refusal}; end everything with `berth down`"
+    )]
+    Impossible { name: PartitionName, refusal: Refusal },
+    #[error(
+        "a guest runs in \"{0}\" that the journal does not know; end everything with `berth down`"
+    )]
+    Stranger(PartitionName),
+}
+
+/// Decides. `survived` is whether main storage is still the one that the
+/// journal speaks of; `unit` is its unit, `number` gives out numbers of
+/// commands.
+pub(super) fn recover(
+    file: &HostFile,
+    state: &State,
+    found: &BTreeMap<PartitionName, Found>,
+    survived: bool,
+    unit: u64,
+    mut number: impl FnMut() -> CommandId,
+) -> Result<Recovery, Contradiction> {
+    let wanted = records::main_storage(file).map_err(Contradiction::Together)?;
+    if state.main_storage.as_ref().is_some_and(|here| *here != wanted) {
+        return Err(Contradiction::MainStorage);
+    }
+    if let Some(name) = found.keys().find(|name| !state.partitions.contains_key(*name)) {
+        return Err(Contradiction::Stranger(name.clone()));
+    }
+    let map = StorageMap::in_units(file.main_storage, unit);
+    let map = map.map_err(|error| Contradiction::Together(error.to_string()))?;
+    let changes = vec![Change::MainStorage(wanted)];
+    let mut recovery = Recovery { map, partitions: Vec::new(), changes };
+    for name in state.partitions.keys() {
+        recovery.take_over(state, name, found, survived, &mut number)?;
+    }
+    // Of partitions that are gone.
+    for (id, command) in &state.commands {
+        if !state.partitions.keys().any(|name| command.concerns(name)) {
+            recovery.changes.push(Change::Ended(*id));
+        }
+    }
+    recovery.add_new(file, state, &mut number)?;
+    let partitions = recovery.partitions.iter().map(|one| one.spec.clone()).collect();
+    HostFile { partitions, ..file.clone() }
+        .check_sharing()
+        .map_err(|error| Contradiction::Together(error.to_string()))?;
+    Ok(recovery)
+}
+
+impl Recovery {
+    /// A partition of the journal.
+    fn take_over(
+        &mut self,
+        state: &State,
+        name: &PartitionName,
+        workers: &BTreeMap<PartitionName, Found>,
+        survived: bool,
+        number: &mut impl FnMut() -> CommandId,
+    ) -> Result<(), Contradiction> {
+        let Some(record) = state.partitions.get(name) else { return Ok(()) };
+        let command = state.commands.iter().find(|(_, one)| one.concerns(name));
+        let command = command.map(|(id, command)| (*id, command));
+        let found = workers.get(name);
+        let impossible =
+            |refusal: Refusal| Contradiction::Impossible { name: name.clone(), refusal };
+        let mut spec = records::spec(name, record).map_err(|error| impossible(error.into()))?;
+        // A worker's word about where its storage is wins.
+        spec.range = match (found, command) {
+            (Some(found), _) => found.moving.map_or(found.range, |moving| moving.0),
+            (None, Some((_, CommandRecord::Exchange { a, b }))) => {
+                let origin = left_by_exchange(name, a, b, workers);
+                spec.range.at(origin).map_err(|error| impossible(error.into()))?
+            }
+            (None, _) => spec.range,
+        };
+        self.map.assign(name.clone(), spec.range).map_err(impossible)?;
+        let next = match found {
+            Some(found) => adopt(found, command, number),
+            None => without_worker(&record.state, command, survived, number),
+        };
+        if let Next::AdoptMoving(to, _) = next {
+            self.map.begin_move(name, to.origin()).map_err(impossible)?;
+        }
+        self.note(&spec, &next, command.map(|(id, _)| id));
+        self.partitions.push(Recovered { spec, next });
+        Ok(())
+    }
+
+    /// What the journal must say of a partition and its command.
+    fn note(&mut self, spec: &PartitionSpec, next: &Next, command: Option<CommandId>) {
+        let name = spec.name.to_string();
+        let (state, going_on) = match next {
+            Next::Rest(state) => (state.clone(), None),
+            Next::Adopt => (StateRecord::Running, None),
+            Next::AdoptMoving(to, id) => {
+                let (from, to) = (spec.range.origin(), to.origin());
+                (StateRecord::Running, Some((*id, CommandRecord::Move { name, from, to })))
+            }
+            Next::AdoptAndStop(id) => {
+                (StateRecord::Running, Some((*id, CommandRecord::Stop { name })))
+            }
+            Next::AdoptAndRestart(id) => {
+                (StateRecord::Running, Some((*id, CommandRecord::Restart { name })))
+            }
+            Next::Start(id) => {
+                (StateRecord::Stopped(None), Some((*id, CommandRecord::Start { name })))
+            }
+            Next::Delete(id) => {
+                (StateRecord::Stopped(None), Some((*id, CommandRecord::Delete { name })))
+            }
+        };
+        let record = records::partition(spec, spec.range, state);
+        self.changes.push(Change::Partition(spec.name.clone(), record));
+        if let Some(id) =
+            command.filter(|id| going_on.as_ref().is_none_or(|(other, _)| id != other))
+        {
+            self.changes.push(Change::Ended(id));
+        }
+        self.changes.extend(going_on.map(|(id, command)| Change::Command(id, command)));
+    }
+
+    /// Partitions of the host file that are not here yet. Of those that are,
+    /// the journal's word counts.
+    fn add_new(
+        &mut self,
+        file: &HostFile,
+        state: &State,
+        number: &mut impl FnMut() -> CommandId,
+    ) -> Result<(), Contradiction> {
+        let new = |declared: bool| {
+            let new = file.partitions.iter();
+            new.filter(move |spec| {
+                spec.declared == declared && !state.partitions.contains_key(&spec.name)
+            })
+        };
+        for spec in new(true).chain(new(false)) {
+            let mut spec = spec.clone();
+            let place = match spec.declared {
+                true => Ok(spec.range),
+                // What fitted best in the file may be somebody else's here.
+                false => self.map.best_fit(spec.range.size()),
+            };
+            let placed = place.and_then(|range| {
+                self.map.assign(spec.name.clone(), range)?;
+                Ok(range)
+            });
+            let name = spec.name.clone();
+            spec.range = placed.map_err(|refusal| Contradiction::NoPlace { name, refusal })?;
+            let next = match spec.autostart {
+                true => Next::Start(number()),
+                false => Next::Rest(StateRecord::Stopped(None)),
+            };
+            self.note(&spec, &next, None);
+            self.partitions.push(Recovered { spec, next });
+        }
+        Ok(())
+    }
+}
+
+/// Where an exchange left a partition that has no worker, by where the other
+/// one is: its own content is gone in either case.
+fn left_by_exchange(
+    name: &PartitionName,
+    a: &SideRecord,
+    b: &SideRecord,
+    workers: &BTreeMap<PartitionName, Found>,
+) -> u64 {
+    let (own, other) = if a.name == name.as_str() { (a, b) } else { (b, a) };
+    let other_now = workers.iter().find(|(name, _)| name.as_str() == other.name);
+    let happened = other_now.is_some_and(|(_, found)| found.range.origin() == other.to);
+    if happened { own.to } else { own.from }
+}
+
+/// For a partition whose worker lives.
+fn adopt(
+    found: &Found,
+    command: Option<(CommandId, &CommandRecord)>,
+    number: &mut impl FnMut() -> CommandId,
+) -> Next {
+    match (found.moving, command) {
+        (Some((_, to)), Some((id, CommandRecord::Move { .. }))) => Next::AdoptMoving(to, id),
+        (Some((_, to)), _) => Next::AdoptMoving(to, number()),
+        (None, Some((id, CommandRecord::Stop { .. }))) => Next::AdoptAndStop(id),
+        (None, Some((id, CommandRecord::Restart { .. }))) => Next::AdoptAndRestart(id),
+        (
+            None,
+            None
+            | Some((
+                _,
+                CommandRecord::Start { .. }
+                | CommandRecord::Move { .. }
+                | CommandRecord::Exchange { .. }
+                | CommandRecord::Resize { .. }
+                | CommandRecord::Delete { .. },
+            )),
+        ) => Next::Adopt,
+    }
+}
+
+/// For a partition that has no worker.
+fn without_worker(
+    state: &StateRecord,
+    command: Option<(CommandId, &CommandRecord)>,
+    survived: bool,
+    number: &mut impl FnMut() -> CommandId,
+) -> Next {
+    let failed = |when: &str| {
+        let why = format!("its worker process ended while there was no host{when}");
+        Next::Rest(StateRecord::Failed(why))
+    };
+    match command {
+        Some((id, CommandRecord::Start { .. } | CommandRecord::Restart { .. })) => Next::Start(id),
+        Some((_, CommandRecord::Stop { .. })) => Next::Rest(StateRecord::Stopped(None)),
+        Some((id, CommandRecord::Delete { .. })) => Next::Delete(id),
+        command => match state {
+            StateRecord::Running if survived => failed(match command {
+                Some((_, CommandRecord::Move { .. })) => ", in the middle of a move",
+                Some((_, CommandRecord::Exchange { .. })) => ", in the middle of an exchange",
+                Some((_, CommandRecord::Resize { .. })) => ", in the middle of a resize",
+                _ => "",
+            }),
+            StateRecord::Running => Next::Start(number()),
+            rest => Next::Rest(rest.clone()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;
