@@ -27,8 +27,8 @@ use storage_window::StorageWindow;
 
 use crate::in_full;
 use crate::link::{
-    self, DataDisk, Ended, Introduction, Link, MoveReport, Order, Place, Relocating, Report,
-    WorkerConfig,
+    self, DataDisk, Ended, Introduction, LAST_WORD, Link, MoveReport, Order, Place, Relocating,
+    Report, WorkerConfig,
 };
 use crate::lockdown;
 use agent::Agent;
@@ -341,6 +341,10 @@ impl Worker {
             (Some(reason), Ended::PowerOff | Ended::Reboot) => Ended::Failed { reason },
             (_, end) => end,
         };
+        // And the worker's, for a host that comes when it is gone.
+        if let Ok(text) = serde_json::to_string(&end) {
+            let _ = writeln!(std::io::stderr(), "\n{LAST_WORD}{text}");
+        }
         self.host.say(&Report::Ended(end));
         self.agent.hang_up();
         std::thread::sleep(LAST_WORDS);
