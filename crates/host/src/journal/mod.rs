@@ -40,7 +40,7 @@ const COMMANDS: TableDefinition<'_, CommandId, &str> = TableDefinition::new("com
 pub(crate) enum JournalError {
     /// It cannot be read or written.
     #[error("the journal {path} cannot be used; free space on its disk")]
-    Store { path: PathBuf, source: redb::Error },
+    Store { path: PathBuf, source: Box<redb::Error> },
     /// It was written by another version of the program.
     #[error(
         "the journal {path} has schema {found}, and this program knows {SCHEMA}; use the program \
@@ -66,7 +66,8 @@ pub(crate) struct Journal {
 impl Journal {
     /// Opens or makes the journal at `path`, and reads it.
     pub(crate) fn open(path: &Path) -> Result<(Self, State), JournalError> {
-        let broken = |source| JournalError::Store { path: path.to_owned(), source };
+        let broken =
+            |source| JournalError::Store { path: path.to_owned(), source: Box::new(source) };
         let store = open_file(path).map_err(broken)?;
         Self::of(path, store)
     }
@@ -122,7 +123,10 @@ impl Journal {
             Some(store) => work(store),
             None => open_file(&self.path).and_then(|opened| work(store.insert(opened))),
         };
-        done.map_err(|source| JournalError::Store { path: self.path.clone(), source })
+        done.map_err(|source| JournalError::Store {
+            path: self.path.clone(),
+            source: Box::new(source),
+        })
     }
 
     fn read(&self) -> Result<State, JournalError> {
