@@ -60,6 +60,26 @@ fn until(what: &str, mut happened: impl FnMut() -> bool) {
     }
 }
 
+/// Kills the host in the middle of a command on `b`, `more` after it began.
+fn killed_in(host: &Host, command: &str, more: Duration) {
+    let begun = || {
+        let log = std::fs::read_to_string(host.path("state/host.log")).unwrap();
+        log.matches("in the journal").count()
+    };
+    let before = begun();
+    let mut child = host
+        .command(&[command, "b"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the beginning of the command", || begun() > before);
+    std::thread::sleep(more);
+    host.kill();
+    let _ = child.wait().unwrap();
+}
+
 /// Name, origin and state of everybody.
 fn map(host: &Host) -> Vec<(String, u64, String)> {
     let (code, status) = host.json(&["status"]);
@@ -149,43 +169,29 @@ fn guest_moves_are_finished_or_undone_whenever_the_host_is_killed() {
 #[test]
 fn guest_starts_stops_and_restarts_are_finished_by_the_next_host() {
     let host = Host::up(TWO);
-    for (command, state, delay) in [
-        ("stop", "stopped", 100),
-        ("start", "running", 100),
-        ("stop", "stopped", 160),
-        ("start", "running", 130),
+    for (command, state, more) in [
+        ("stop", "stopped", 0),
+        ("start", "running", 0),
+        ("stop", "stopped", 60),
+        ("start", "running", 30),
     ] {
-        let mut child = host
-            .command(&[command, "b"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        // Long enough for the host to have heard of it.
-        std::thread::sleep(Duration::from_millis(delay));
-        host.kill();
-        let _ = child.wait().unwrap();
+        killed_in(&host, command, Duration::from_millis(more));
         host.comes_back();
         until(command, || map(&host)[1] == row("b", 128, state));
         if state == "running" {
-            assert!(uptime(&host, "b") > 0.0, "{command} after {delay} ms");
+            assert!(uptime(&host, "b") > 0.0, "{command}, {more} ms after it began");
             // Only one worker runs in it.
             worker(&host, "b");
         }
     }
     let (before, pid) = (uptime(&host, "b"), worker(&host, "b"));
-    let mut child = host
-        .command(&["restart", "b"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(Duration::from_millis(150));
-    host.kill();
-    let _ = child.wait().unwrap();
+    killed_in(&host, "restart", Duration::ZERO);
     host.comes_back();
-    assert!(uptime(&host, "b") < before + 60.0 && worker(&host, "b") != pid, "started anew");
+    until("the end of the restart", || {
+        processes("berth: b", &host.path("state")).iter().all(|now| *now != pid)
+    });
+    assert!(uptime(&host, "b") < before + 60.0, "started anew");
+    worker(&host, "b");
 }
 
 #[test]
@@ -201,6 +207,21 @@ fn guest_that_dies_while_there_is_no_host_has_failed() {
     assert!(table.contains("there was no host"), "{table}");
     assert!(uptime(&host, "b") > up);
     assert!(host.run(&["start", "a"]).status.success());
+    assert!(uptime(&host, "a") > 0.0);
+
+    // One that powers itself off has not failed.
+    let pid = worker(&host, "b");
+    let mut off = host
+        .command(&["exec", "b", "--", "sh", "-c", "sleep 2; poweroff -f"])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the command", || host.run(&["exec", "b", "--", "pidof", "sleep"]).status.success());
+    host.kill();
+    let _ = off.wait().unwrap();
+    until("its end", || !std::path::Path::new(&format!("/proc/{pid}/exe")).exists());
+    host.comes_back();
+    assert_eq!(map(&host), [row("a", 0, "running"), row("b", 128, "stopped")]);
 }
 
 #[test]

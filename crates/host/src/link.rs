@@ -218,6 +218,10 @@ pub(crate) enum ResizeReport {
     },
 }
 
+/// Begins the last line of the log of a worker whose machine has ended; JSON of
+/// [`Ended`] follows.
+pub(crate) const LAST_WORD: &str = "ended ";
+
 /// How a machine ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "snake_case")]

@@ -149,7 +149,8 @@ pub fn processes(name: &str, needle: &Path) -> Vec<String> {
 /// `berth ARGUMENTS` on the state directory inside `directory`.
 pub fn command(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_berth"));
-    command.env("BERTH_STATE_DIR", directory.join("state")).args(arguments);
+    command.env("BERTH_STATE_DIR", directory.join("state")).env("RUST_LOG", "info,host=debug");
+    command.args(arguments);
     command
 }
 

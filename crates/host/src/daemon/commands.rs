@@ -92,7 +92,10 @@ impl Shared {
         busy: &Busy<'_>,
         command: CommandRecord,
     ) -> Result<(), CommandError> {
-        self.journal.record(&[Change::Command(busy.id, command)]).map_err(CommandError::Journal)
+        let change = Change::Command(busy.id, command);
+        self.journal.record(std::slice::from_ref(&change)).map_err(CommandError::Journal)?;
+        tracing::debug!(?change, "in the journal");
+        Ok(())
     }
 
     /// Records that a command has ended, and what its partition is now.

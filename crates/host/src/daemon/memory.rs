@@ -72,7 +72,7 @@ mod tests {
         assert!(check(10, 20, 30).is_ok());
         let refused = check(11 << 20, 20 << 20, 30 << 20).unwrap_err();
         assert!(refused.contains("30M") && refused.contains("20M") && refused.contains("11M"));
-        assert!(check(u64::MAX, 1, u64::MAX).is_err());
+        assert!(check(u64::MAX, 1, u64::MAX - 1).is_err());
     }
 
     #[test]

@@ -11,8 +11,8 @@ use storage_window::MainStorage;
 
 use super::HostError;
 use super::board::{Board, Command, Partition, Run};
-use super::process::Process;
-use super::recovery::{Found, Next, Recovered, Recovery, recover};
+use super::process::{Process, last_word};
+use super::recovery::{Found, Next, Recovered, Recovery, Remains, recover};
 use crate::host_file::HostFile;
 use crate::in_full;
 use crate::journal::{Journal, State, StateRecord};
@@ -53,9 +53,12 @@ pub(super) fn open(file: &HostFile, dir: &StateDir, lock: &Lock) -> Result<Opene
     };
     let found = workers.iter().map(|(name, (_, said))| Ok((name.clone(), found(name, said)?)));
     let found = found.collect::<Result<BTreeMap<_, _>, HostError>>()?;
+    let dead = state.partitions.keys().filter(|name| !found.contains_key(*name));
+    let ended = dead.filter_map(|name| Some((name.clone(), last_word(&dir.worker_log(name))?)));
+    let remains = Remains { ended: ended.collect(), found, survived };
     let number = || journal.number();
     let Recovery { map, partitions, changes } =
-        recover(file, &state, &found, survived, storage.granularity(), number)
+        recover(file, &state, &remains, storage.granularity(), number)
             .map_err(|error| HostError::Recovery(error.to_string()))?;
     let keeper = match keeper {
         Some(keeper) => keeper,

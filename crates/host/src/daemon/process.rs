@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use main_storage::PartitionName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::link::{self, Ended, Introduction, Link, Order, Report, WorkerConfig};
+use crate::link::{self, Ended, Introduction, LAST_WORD, Link, Order, Report, WorkerConfig};
 use crate::state_dir::StateDir;
 
 /// How long a worker may take to end after its last word.
@@ -220,7 +220,13 @@ impl Drop for KillOnDrop {
 }
 
 /// Why a worker ended that did not say so itself.
+///
+/// Its log is asked first: a worker that says its last word while it has no
+/// host says it there.
 pub(super) fn obituary(status: &io::Result<Option<ExitStatus>>, log: &Path) -> Ended {
+    if let Some(ended) = last_word(log) {
+        return ended;
+    }
     let words = last_line(log).map_or(String::new(), |line| format!("; it said: {line}"));
     let reason = match status {
         Err(error) => format!("its worker process is lost: {error}"),
@@ -247,13 +253,22 @@ pub(super) fn obituary(status: &io::Result<Option<ExitStatus>>, log: &Path) -> E
     Ended::Failed { reason: reason + &words }
 }
 
-fn last_line(log: &Path) -> Option<String> {
+/// How the machine ended, if its worker's log says so.
+pub(super) fn last_word(log: &Path) -> Option<Ended> {
+    serde_json::from_str(tail(log)?.lines().last()?.strip_prefix(LAST_WORD)?).ok()
+}
+
+fn tail(log: &Path) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(4096))).ok()?;
     let mut bytes = Vec::new();
     file.take(4096).read_to_end(&mut bytes).ok()?;
-    let text = String::from_utf8_lossy(&bytes);
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn last_line(log: &Path) -> Option<String> {
+    let text = tail(log)?;
     let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
     Some(line.chars().filter(|c| !c.is_control()).take(300).collect())
 }
@@ -279,5 +294,9 @@ mod tests {
         assert!(died(9).contains("SIGKILL") && died(9).contains("it said: thread 'x' panicked"));
         assert!(died(31).contains("SIGSYS"));
         assert!(died(1 << 8).contains("status 1"));
+        std::fs::write(&log, "words\n\nended {\"how\":\"power_off\"}\n").unwrap();
+        assert_eq!(obituary(&Ok(None), &log), Ended::PowerOff);
+        std::fs::write(&log, "ended {\"how\":\"power_off\"}\nand on\n").unwrap();
+        assert_eq!(last_word(&log), None);
     }
 }

@@ -3,11 +3,11 @@
 //!
 //! | command in flight | its worker lives | it died alone | nothing lives any more |
 //! |---|---|---|---|
-//! | none | adopted | failed | started, if it ran |
+//! | none | adopted | as its last word says, else failed | started, if it ran |
 //! | start | adopted: it has started | begun anew | begun anew |
 //! | stop | adopted, and the stop repeated | stopped | stopped |
 //! | restart | adopted, and the restart repeated | started | started |
-//! | move | adopted where it says; both ranges are its own until it ends | failed, where it was | started where it was |
+//! | move | adopted where it says; both ranges are its own until it ends | the same, where it was | started where it was |
 //! | exchange | adopted where it says | failed, where the other one's place leaves it | started where it was |
 //! | resize | adopted with the size it says | failed, with the size it had | started with the size it had |
 //! | delete | adopted: undone | finished | finished |
@@ -26,6 +26,7 @@ use main_storage::{PartitionName, Refusal, StorageMap, StorageRange};
 use super::records;
 use crate::host_file::{HostFile, PartitionSpec};
 use crate::journal::{Change, CommandId, CommandRecord, SideRecord, State, StateRecord};
+use crate::link::Ended;
 
 /// A worker that was found, and what it said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,14 +98,21 @@ pub(super) enum Contradiction {
     Stranger(PartitionName),
 }
 
-/// Decides. `survived` is whether main storage is still the one that the
-/// journal speaks of; `unit` is its unit, `number` gives out numbers of
-/// commands.
+/// What there is beside the journal.
+pub(super) struct Remains {
+    /// Workers that live.
+    pub(super) found: BTreeMap<PartitionName, Found>,
+    /// Last words of those that do not.
+    pub(super) ended: BTreeMap<PartitionName, Ended>,
+    /// Whether main storage is still the one that the journal speaks of.
+    pub(super) survived: bool,
+}
+
+/// Decides. `unit` is main storage's, `number` gives out numbers of commands.
 pub(super) fn recover(
     file: &HostFile,
     state: &State,
-    found: &BTreeMap<PartitionName, Found>,
-    survived: bool,
+    remains: &Remains,
     unit: u64,
     mut number: impl FnMut() -> CommandId,
 ) -> Result<Recovery, Contradiction> {
@@ -112,7 +120,7 @@ pub(super) fn recover(
     if state.main_storage.as_ref().is_some_and(|here| *here != wanted) {
         return Err(Contradiction::MainStorage);
     }
-    if let Some(name) = found.keys().find(|name| !state.partitions.contains_key(*name)) {
+    if let Some(name) = remains.found.keys().find(|name| !state.partitions.contains_key(*name)) {
         return Err(Contradiction::Stranger(name.clone()));
     }
     let map = StorageMap::in_units(file.main_storage, unit);
@@ -120,7 +128,7 @@ pub(super) fn recover(
     let changes = vec![Change::MainStorage(wanted)];
     let mut recovery = Recovery { map, partitions: Vec::new(), changes };
     for name in state.partitions.keys() {
-        recovery.take_over(state, name, found, survived, &mut number)?;
+        recovery.take_over(state, name, remains, &mut number)?;
     }
     // Of partitions that are gone.
     for (id, command) in &state.commands {
@@ -142,14 +150,13 @@ impl Recovery {
         &mut self,
         state: &State,
         name: &PartitionName,
-        workers: &BTreeMap<PartitionName, Found>,
-        survived: bool,
+        remains: &Remains,
         number: &mut impl FnMut() -> CommandId,
     ) -> Result<(), Contradiction> {
         let Some(record) = state.partitions.get(name) else { return Ok(()) };
         let command = state.commands.iter().find(|(_, one)| one.concerns(name));
         let command = command.map(|(id, command)| (*id, command));
-        let found = workers.get(name);
+        let found = remains.found.get(name);
         let impossible =
             |refusal: Refusal| Contradiction::Impossible { name: name.clone(), refusal };
         let mut spec = records::spec(name, record).map_err(|error| impossible(error.into()))?;
@@ -157,7 +164,7 @@ impl Recovery {
         spec.range = match (found, command) {
             (Some(found), _) => found.moving.map_or(found.range, |moving| moving.0),
             (None, Some((_, CommandRecord::Exchange { a, b }))) => {
-                let origin = left_by_exchange(name, a, b, workers);
+                let origin = left_by_exchange(name, a, b, &remains.found);
                 spec.range.at(origin).map_err(|error| impossible(error.into()))?
             }
             (None, _) => spec.range,
@@ -165,7 +172,10 @@ impl Recovery {
         self.map.assign(name.clone(), spec.range).map_err(impossible)?;
         let next = match found {
             Some(found) => adopt(found, command, number),
-            None => without_worker(&record.state, command, survived, number),
+            None => {
+                let ended = remains.survived.then(|| remains.ended.get(name));
+                without_worker(&record.state, command, ended, number)
+            }
         };
         if let Next::AdoptMoving(to, _) = next {
             self.map.begin_move(name, to.origin()).map_err(impossible)?;
@@ -286,32 +296,40 @@ fn adopt(
     }
 }
 
-/// For a partition that has no worker.
+/// For a partition that has no worker. `ended` is its last word, if it had one,
+/// or `None` when everything is gone.
 fn without_worker(
     state: &StateRecord,
     command: Option<(CommandId, &CommandRecord)>,
-    survived: bool,
+    ended: Option<Option<&Ended>>,
     number: &mut impl FnMut() -> CommandId,
 ) -> Next {
-    let failed = |when: &str| {
-        let why = format!("its worker process ended while there was no host{when}");
-        Next::Rest(StateRecord::Failed(why))
-    };
-    match command {
-        Some((id, CommandRecord::Start { .. } | CommandRecord::Restart { .. })) => Next::Start(id),
-        Some((_, CommandRecord::Stop { .. })) => Next::Rest(StateRecord::Stopped(None)),
-        Some((id, CommandRecord::Delete { .. })) => Next::Delete(id),
-        command => match state {
-            StateRecord::Running if survived => failed(match command {
-                Some((_, CommandRecord::Move { .. })) => ", in the middle of a move",
-                Some((_, CommandRecord::Exchange { .. })) => ", in the middle of an exchange",
-                Some((_, CommandRecord::Resize { .. })) => ", in the middle of a resize",
-                _ => "",
-            }),
-            StateRecord::Running => Next::Start(number()),
-            rest => Next::Rest(rest.clone()),
-        },
+    let ran = matches!(state, StateRecord::Running);
+    match (command, ended) {
+        (Some((id, CommandRecord::Start { .. } | CommandRecord::Restart { .. })), _) => {
+            Next::Start(id)
+        }
+        (Some((_, CommandRecord::Stop { .. })), _) => Next::Rest(StateRecord::Stopped(None)),
+        (Some((id, CommandRecord::Delete { .. })), _) => Next::Delete(id),
+        (_, None) if ran => Next::Start(number()),
+        (_, Some(word)) if ran => alone(word, number),
+        (_, _) => Next::Rest(state.clone()),
     }
+}
+
+/// For a guest that ended while there was no host.
+fn alone(word: Option<&Ended>, number: &mut impl FnMut() -> CommandId) -> Next {
+    Next::Rest(match word {
+        Some(Ended::Reboot) => return Next::Start(number()),
+        Some(Ended::PowerOff) => {
+            StateRecord::Stopped(Some("the guest powered itself off".to_owned()))
+        }
+        Some(Ended::ShutDown) => StateRecord::Stopped(None),
+        Some(Ended::Failed { reason }) => StateRecord::Failed(reason.clone()),
+        None => StateRecord::Failed(
+            "its worker process ended while there was no host, nobody knows how".to_owned(),
+        ),
+    })
 }
 
 #[cfg(test)]

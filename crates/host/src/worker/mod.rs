@@ -31,8 +31,8 @@ use storage_window::StorageWindow;
 
 use crate::in_full;
 use crate::link::{
-    self, DataDisk, Ended, Introduction, Link, MoveReport, Order, Place, Relocating, Report,
-    ResizeReport, Side, WorkerConfig,
+    self, DataDisk, Ended, Introduction, LAST_WORD, Link, MoveReport, Order, Place, Relocating,
+    Report, ResizeReport, Side, WorkerConfig,
 };
 use crate::lockdown;
 use agent::Agent;
@@ -420,6 +420,10 @@ impl Worker {
             (Some(reason), Ended::PowerOff | Ended::Reboot) => Ended::Failed { reason },
             (_, end) => end,
         };
+        // And the worker's, for a host that comes when it is gone.
+        if let Ok(text) = serde_json::to_string(&end) {
+            let _ = writeln!(std::io::stderr(), "\n{LAST_WORD}{text}");
+        }
         self.host.say(&Report::Ended(end));
         self.agent.hang_up();
         std::thread::sleep(LAST_WORDS);
