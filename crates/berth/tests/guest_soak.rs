@@ -16,10 +16,11 @@ use serde_json::Value;
 use support::{Host, SelfCheck};
 
 const MIB: u64 = 1 << 20;
-const TOTAL: u64 = 1024;
+const TOTAL: u64 = 1200;
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 /// Sizes and origins in MiB.
-const BEGIN: [(u64, u64); 6] = [(0, 96), (100, 112), (230, 96), (400, 128), (600, 96), (800, 112)];
+const BEGIN: [(u64, u64); 6] =
+    [(0, 128), (140, 144), (300, 128), (500, 160), (700, 128), (900, 144)];
 /// Commands, unless told otherwise: as many as a test run can afford.
 const COMMANDS: u64 = 120;
 
@@ -121,7 +122,7 @@ impl Step {
                 all
             }
             15..18 => {
-                let to = format!("{}M", 96 + 2 * random.below(40));
+                let to = format!("{}M", 128 + 2 * random.below(40));
                 vec![word("shrink"), name(random), word("--to"), to]
             }
             _ => vec![word("compact"), word("--free"), format!("{}M", 50 + random.below(400))],
