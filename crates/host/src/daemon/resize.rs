@@ -1,8 +1,8 @@
 //! Partitions that grow and shrink, and main storage that is compacted.
 
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, PoisonError};
 
 use main_storage::{CompactPlan, PartitionName, Refusal, ResizePlan, StorageRange};
 use rustix::net::RecvFlags;
@@ -94,12 +94,25 @@ impl Shared {
             return Err(error);
         }
         let report = match process {
-            Some(process) => self.resize_running(&process, size).map(Some),
+            Some(process) => self.resize_admitted(&process, plan).map(Some),
             None => Ok(None),
         };
         let outcome = self.end_resize(name, plan, report, moved);
         self.close(&busy);
         Ok(outcome)
+    }
+
+    /// A guest gets more only if the host can keep that promise.
+    fn resize_admitted(&self, process: &Process, plan: ResizePlan) -> Result<ResizeReport, String> {
+        // One at a time, so that none counts on what another was just promised.
+        let _admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
+        if plan.grows() {
+            if let Err(reason) = self.admit(&process.name, plan.to()) {
+                let size = plan.from().size();
+                return Ok(ResizeReport::Stayed { size, reason, busy_devices: vec![] });
+            }
+        }
+        self.resize_running(process, plan.to().size())
     }
 
     fn resize_running(&self, process: &Process, size: u64) -> Result<ResizeReport, String> {
