@@ -241,6 +241,7 @@ impl HalfSession {
     pub fn is_finished(&self) -> bool {
         matches!(self.turn, Turn::Closing | Turn::Ended)
             && self.state == State::Reset
+            && self.completed.is_none()
             && self.outbound.is_empty()
             && self.output().is_empty()
     }

@@ -109,11 +109,8 @@ impl HalfSession {
         if data.len() > MAX_SEND {
             return Err(VerbError::TooLong { length: data.len() });
         }
-        let mut sent = self.sent.clone();
-        if self.conversation_type == ConversationType::Basic {
-            sent.advance(data)?;
-        }
-        // News is worth more than the verb: a full buffer may never drain.
+        // First: after an error neither the rest of a record nor a full buffer
+        // means anything.
         if let Some(code) = self.news() {
             return Ok(Outcome::Complete(code));
         }
@@ -123,6 +120,8 @@ impl HalfSession {
             }
             self.outbound.data(&gds::encode(id, data));
         } else {
+            let mut sent = self.sent.clone();
+            sent.advance(data)?;
             if data.len() > self.outbound.room() {
                 return Err(VerbError::Full);
             }
