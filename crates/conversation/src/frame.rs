@@ -28,9 +28,15 @@
 //! session would send as a negative response 0846 and later an FMH-7, is one
 //! record here: the negative response with the FMH-7 in it.
 
+mod decoder;
+#[cfg(test)]
+mod tests;
+
 use thiserror::Error;
 
 use crate::fmh7;
+
+pub use decoder::Decoder;
 
 /// Bytes of a record's unit at most.
 pub const MAX_UNIT: usize = 16 * 1024;
@@ -200,147 +206,4 @@ fn put(out: &mut Vec<u8>, header: [u8; 3], unit: &[u8]) {
     out.push(VERSION);
     out.extend(header);
     out.extend(unit);
-}
-
-/// Finds records in bytes as they arrive; holds at most one.
-#[derive(Debug, Default)]
-pub struct Decoder {
-    partial: Vec<u8>,
-}
-
-impl Decoder {
-    /// Takes bytes from the front of `input` until a record is complete.
-    /// `None`: all of `input` was taken and more is needed.
-    ///
-    /// # Errors
-    /// [`FrameError`]; nothing sensible comes after it.
-    pub fn take(&mut self, input: &mut &[u8]) -> Result<Option<Record>, FrameError> {
-        if !self.fill(input, HEADER_LEN) {
-            // The first bytes already tell another protocol.
-            self.check_start()?;
-            return Ok(None);
-        }
-        let length = self.check_start()?;
-        if !self.fill(input, length) {
-            return Ok(None);
-        }
-        let record = match self.partial.split_first_chunk::<HEADER_LEN>() {
-            Some((&[_, _, _, h0, h1, h2], unit)) => Record::decode([h0, h1, h2], unit)?,
-            None => return Ok(None),
-        };
-        self.partial.clear();
-        Ok(Some(record))
-    }
-
-    /// Bytes of an unfinished record.
-    pub fn held(&self) -> usize {
-        self.partial.len()
-    }
-
-    /// Length of the record, as far as its first bytes are there.
-    fn check_start(&self) -> Result<usize, FrameError> {
-        let &[l0, l1, ref rest @ ..] = self.partial.as_slice() else { return Ok(HEADER_LEN) };
-        let length = u16::from_be_bytes([l0, l1]);
-        if !(HEADER_LEN..=HEADER_LEN + MAX_UNIT).contains(&usize::from(length)) {
-            return Err(FrameError::Length { length });
-        }
-        match rest.first() {
-            Some(&version) if version != VERSION => Err(FrameError::Version { version }),
-            _ => Ok(usize::from(length)),
-        }
-    }
-
-    /// Moves bytes over until `length` of them are here; false if `input` ran
-    /// out before.
-    fn fill(&mut self, input: &mut &[u8], length: usize) -> bool {
-        let missing = length.saturating_sub(self.partial.len());
-        let (now, later) = input.split_at(missing.min(input.len()));
-        self.partial.extend_from_slice(now);
-        *input = later;
-        self.partial.len() >= length
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn records() -> impl Strategy<Value = Record> {
-        let unit = || proptest::collection::vec(any::<u8>(), 1..200);
-        prop_oneof![
-            unit().prop_map(Record::Attach),
-            (unit(), proptest::sample::select(&Ends::ALL[..]))
-                .prop_map(|(unit, (ends, _))| Record::Data { unit, ends }),
-            (unit(), any::<bool>()).prop_map(|(unit, last)| Record::Error { unit, last }),
-            unit().prop_map(Record::NegativeResponse),
-            Just(Record::PositiveResponse),
-            Just(Record::Signal),
-            any::<u32>().prop_map(Record::Credit),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn records_survive_any_cuts(
-            sent in proptest::collection::vec(records(), 0..10),
-            cut in 1_usize..50,
-        ) {
-            let mut bytes = Vec::new();
-            sent.iter().for_each(|record| record.encode(&mut bytes));
-            let mut decoder = Decoder::default();
-            let mut received = Vec::new();
-            for mut piece in bytes.chunks(cut) {
-                while let Some(record) = decoder.take(&mut piece).unwrap() {
-                    received.push(record);
-                }
-                prop_assert!(piece.is_empty());
-            }
-            prop_assert_eq!(received, sent);
-        }
-
-        #[test]
-        fn any_bytes_are_records_or_refused(
-            mut bytes in proptest::collection::vec(any::<u8>(), 0..100),
-            honest in any::<bool>(),
-        ) {
-            if honest && bytes.len() > 3 {
-                bytes[..3].copy_from_slice(&[0, 20, 1]);
-            }
-            let mut decoder = Decoder::default();
-            let mut rest = bytes.as_slice();
-            while let Ok(Some(_)) = decoder.take(&mut rest) {}
-            prop_assert!(decoder.held() <= HEADER_LEN + MAX_UNIT);
-        }
-    }
-
-    #[test]
-    fn a_request_of_another_protocol_is_refused_at_once() {
-        let mut decoder = Decoder::default();
-        let refused = decoder.take(&mut &b"GET"[..]).unwrap_err();
-        assert_eq!(refused, FrameError::Length { length: 0x4745 });
-        let refused = Decoder::default().take(&mut &[0, 9, 2][..]).unwrap_err();
-        assert_eq!(refused, FrameError::Version { version: 2 });
-    }
-
-    #[test]
-    fn the_format_is_what_the_table_says() {
-        let mut out = Vec::new();
-        Record::Signal.encode(&mut out);
-        Record::Data { unit: vec![0xaa], ends: Ends::TurnConfirm }.encode(&mut out);
-        Record::Credit(0x0102).encode(&mut out);
-        let expected = [
-            &[0, 11, 1, 0x4b, 0x80, 0, 0xc9, 0, 1, 0, 1][..],
-            &[0, 7, 1, 0x03, 0x20, 0x20, 0xaa],
-            &[0, 10, 1, 0x83, 0x01, 0, 0, 0, 1, 2],
-        ];
-        assert_eq!(out, expected.concat());
-    }
-
-    #[test]
-    fn a_record_that_carries_nothing_and_ends_nothing_is_refused() {
-        let mut decoder = Decoder::default();
-        let refused = decoder.take(&mut &[0, 6, 1, 0x03, 0x90, 0][..]).unwrap_err();
-        assert_eq!(refused, FrameError::Meaningless { header: [3, 0x90, 0], unit: 0 });
-    }
 }

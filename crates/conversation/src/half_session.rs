@@ -31,27 +31,29 @@
 //! receiver gives it back as its program receives. So the transport can be read
 //! at all times, and a program that receives nothing stops its partner only.
 
+mod ending;
 mod error;
 mod inbound;
 mod incoming;
+mod news;
 mod outbound;
 mod receive;
 mod state;
+mod turn;
 mod verbs;
 
 use crate::ReturnCode;
 use crate::fmh5::{Attach, ConversationType, SyncLevel};
-use crate::fmh7::Fmh7;
-use crate::frame::{Decoder, Ends};
+use crate::frame::Decoder;
 use crate::record::RecordTracker;
-use crate::sense::Sense;
 
+pub use ending::{Abend, Confirmation, Origin};
 pub use error::{ProtocolError, VerbError};
 use inbound::{Inbound, Mark};
 use outbound::Outbound;
 pub use receive::{Data, Received, Status};
 pub use state::{State, Verb};
-pub use verbs::{Abend, Confirmation, Origin};
+use turn::{Pending, Turn};
 
 /// Bytes each side may send before its partner's program has received any.
 pub const WINDOW: usize = 64 * 1024;
@@ -76,50 +78,6 @@ pub enum Outcome {
     /// It waits for the partner; feed what the partner sends until
     /// [`HalfSession::completion`] has the code.
     Waiting,
-}
-
-/// A verb that waits for the partner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pending {
-    /// For a response to what was asked behind the data.
-    Response(Ends),
-    /// For the turn, which SEND_ERROR seized.
-    Turn,
-}
-
-/// Who may send what; the view of the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    /// No conversation yet.
-    Idle,
-    /// This side sends.
-    Ours,
-    /// This side has asked for a response, and waits.
-    OursAsking(Ends),
-    /// The partner sends.
-    Theirs,
-    /// The partner has asked for a response, and waits.
-    TheirsAsking(Ends),
-    /// This side has seized the turn; the partner has not stopped yet.
-    Seized,
-    /// This side has ended the conversation; it remains to send it.
-    Closing,
-    /// Nothing is expected and nothing is understood any more.
-    Ended,
-}
-
-impl Turn {
-    /// The turn after one side's data end with `ends`: `ours` if it is this one.
-    fn after(ends: Ends, ours: bool) -> Self {
-        match (ends, ours) {
-            (Ends::Nothing, true) | (Ends::Turn, false) => Self::Ours,
-            (Ends::Nothing, false) | (Ends::Turn, true) => Self::Theirs,
-            (Ends::End, true) => Self::Closing,
-            (Ends::End, false) => Self::Ended,
-            (asking, true) => Self::OursAsking(asking),
-            (asking, false) => Self::TheirsAsking(asking),
-        }
-    }
 }
 
 /// One side of one conversation, on one connection. It does nothing by itself:
@@ -223,6 +181,7 @@ impl HalfSession {
     /// Says that the transport has taken `length` bytes of the output.
     pub fn drain(&mut self, length: usize) {
         self.outbound.drain(length);
+        self.settle();
     }
 
     /// Bytes that SEND_DATA has room for now, framing of records included.
@@ -276,71 +235,9 @@ impl HalfSession {
         self.turn = turn;
     }
 
-    /// The conversation is over and the partner knows.
-    fn end_by_partner(&mut self, code: ReturnCode, log: Vec<u8>) {
-        self.turn = Turn::Ended;
-        self.outbound.clear();
-        self.end_for_program(code, log);
-    }
-
-    /// The conversation is over; the program learns of it in its place.
-    fn end_for_program(&mut self, code: ReturnCode, log: Vec<u8>) {
-        if self.pending.is_some() {
-            self.complete(code, log);
-        } else {
-            self.inbound.mark(Mark::Code { code, log });
-        }
-    }
-
-    /// The partner broke the protocol: both sides are told, nothing received is
-    /// trusted any more.
-    fn fail(&mut self, error: &ProtocolError) {
-        match self.turn {
-            Turn::Ended => return,
-            Turn::Closing => self.outbound.clear(),
-            turn => {
-                let answer = match error {
-                    ProtocolError::Attach(attach) => Fmh7::new(attach.sense()),
-                    _ => Fmh7 { sense: Sense::ABEND_SERVICE, log: error.to_string().into_bytes() },
-                };
-                if turn == Turn::Idle {
-                    self.outbound.open();
-                }
-                self.outbound.abort(&answer);
-                self.inbound.purge();
-                if turn != Turn::Idle {
-                    self.end_for_program(ReturnCode::ResourceFailureNoRetry, Vec::new());
-                }
-            }
-        }
-        self.turn = Turn::Ended;
-        self.decoder = Decoder::default();
-    }
-
-    /// The verb that waited is complete.
-    fn complete(&mut self, code: ReturnCode, log: Vec<u8>) {
-        let pending = self.pending.take();
-        self.completed = Some(code);
-        if code == ReturnCode::Ok {
-            self.state = match pending {
-                Some(Pending::Response(Ends::TurnConfirm)) => State::Receive,
-                Some(Pending::Response(Ends::EndConfirm)) => State::Reset,
-                _ => State::Send,
-            };
-        } else {
-            self.learn(code, log);
-        }
-    }
-
-    /// The program learns what the partner said.
-    fn learn(&mut self, code: ReturnCode, log: Vec<u8>) {
-        self.log = log;
-        self.state = if code.is_error_report() { State::Receive } else { State::Reset };
-    }
-
     /// Grants what has been received, and makes records.
     fn settle(&mut self) {
-        if !matches!(self.turn, Turn::Closing | Turn::Ended) {
+        if !matches!(self.turn, Turn::Closing | Turn::Ended) && self.outbound.takes_grant() {
             let grant = self.inbound.take_grant();
             self.outbound.grant(grant);
         }

@@ -94,13 +94,6 @@ fn verb(session: &mut HalfSession, number: u8) {
     let _ = session.completion();
 }
 
-/// The bytes in the half-session's buffers, counted by what it prints: twice
-/// what it admits to is the most its own bookkeeping may add.
-fn check(session: &HalfSession) {
-    assert!(session.held_bytes() <= MAX_HELD, "holds {}", session.held_bytes());
-    assert!(session.output().len() <= MAX_HELD);
-}
-
 proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
@@ -135,7 +128,7 @@ proptest! {
                 Step::Drain(length) => session.drain(length),
                 Step::Lost => session.disconnected(),
             }
-            check(&session);
+            prop_assert!(session.held_bytes() <= MAX_HELD, "holds {}", session.held_bytes());
         }
         ends_in_reset(session);
     }

@@ -66,12 +66,14 @@ impl HalfSession {
         Ok(())
     }
 
+    /// Data, for which a partner has the turn only once it has been sent the
+    /// record that gave it.
     fn on_data(&mut self, unit: Vec<u8>, ends: Ends) -> Result<(), ProtocolError> {
         if ends.asks_for_response() && self.sync_level == SyncLevel::None {
             return Err(ProtocolError::ConfirmNotAgreed);
         }
         match self.turn {
-            Turn::Theirs => {
+            Turn::Theirs if self.outbound.is_empty() => {
                 self.inbound.put(&unit)?;
                 self.stopped(ends)
             }
@@ -142,7 +144,9 @@ impl HalfSession {
     fn on_error(&mut self, unit: Vec<u8>) -> Result<(), ProtocolError> {
         let Fmh7 { sense, log } = report(&unit)?;
         match self.turn {
-            Turn::Theirs => self.inbound.report(sense.return_code(false), log, unit.len()),
+            Turn::Theirs if self.outbound.is_empty() => {
+                self.inbound.report(sense.return_code(false), log, unit.len())
+            }
             Turn::Seized => self.inbound.discard(unit.len() + super::MARK_COST),
             Turn::Closing => Ok(()),
             _ => {

@@ -73,7 +73,6 @@ impl Outbound {
             self.wire.drain(..self.drained);
             self.drained = 0;
         }
-        self.pump();
     }
 
     /// Bytes in the queue and on their way to the transport.
@@ -143,6 +142,12 @@ impl Outbound {
 
     pub(super) fn signal(&mut self) {
         self.signal = true;
+    }
+
+    /// True if a grant would become a record at once. A partner that reads
+    /// nothing gets no more credit than it has.
+    pub(super) fn takes_grant(&self) -> bool {
+        self.opened && self.wire().len() < MAX_UNIT
     }
 
     pub(super) fn grant(&mut self, bytes: u32) {
