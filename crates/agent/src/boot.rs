@@ -47,6 +47,9 @@ pub(crate) fn bring_up() -> Step {
     if options.data_disk.is_some() {
         load_modules("order.disk");
     }
+    if has_memory_device() {
+        load_modules("order.memory");
+    }
     if !options.keep_initramfs {
         move_to_root_disk()?;
     }
@@ -104,6 +107,15 @@ fn load_modules(list: &str) {
             .and_then(|file| sys::load_module(&file, parameters));
         tell(&format!("loading the kernel module {file}"), result);
     }
+}
+
+/// Whether the machine has a virtio device of type 24, by which it gives the
+/// guest memory while it runs.
+fn has_memory_device() -> bool {
+    let Ok(devices) = fs::read_dir("/sys/bus/virtio/devices") else { return false };
+    devices.flatten().any(|device| {
+        fs::read_to_string(device.path().join("device")).is_ok_and(|id| id.trim() == "0x0018")
+    })
 }
 
 /// Polls in steps of a millisecond until `path` exists.

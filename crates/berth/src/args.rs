@@ -97,6 +97,42 @@ pub(crate) enum Command {
         after_help = "Examples:\n  berth move lpar2 --to 192M\n  berth move lpar2 --to 192M --dry-run\n  berth move lpar2 --to 192M --mode stop"
     )]
     Move(MoveArgs),
+    /// Let two partitions change places
+    ///
+    /// Both guests are stopped, their storage is swapped page by page with its
+    /// storage keys through a small buffer, and both go on: no third range is
+    /// needed, so it works in a full main storage. Of different size, the
+    /// larger one must fit where the smaller one was and into the free storage
+    /// around it.
+    #[command(
+        after_help = "Examples:\n  berth exchange lpar1 lpar2\n  berth exchange lpar1 lpar2 --dry-run"
+    )]
+    Exchange(ExchangeArgs),
+    /// Give a partition more storage while its guest runs
+    ///
+    /// The partition takes a part of the gap behind it, and its guest gets the
+    /// memory at once, in steps of 2 MiB. With --make-room, whoever is in the
+    /// way is moved first, with as little copying as possible. All or nothing:
+    /// a guest that does not take the memory leaves the partition as it was.
+    #[command(
+        after_help = "Examples:\n  berth expand lpar1 --by 64M\n  berth expand lpar1 --to 256M --make-room\n  berth expand lpar1 --by 64M --make-room --dry-run"
+    )]
+    Expand(ExpandArgs),
+    /// Take storage from a partition while its guest runs
+    ///
+    /// The guest gives back what it can, at most down to what it booted in;
+    /// the rest is named.
+    #[command(after_help = "Example:\n  berth shrink lpar1 --to 128M")]
+    Shrink(ShrinkArgs),
+    /// Move partitions together so that there is one free range
+    ///
+    /// Shows its plan, the one that copies least, and then moves one partition
+    /// after the other while their guests run. Ctrl-C ends it after the move
+    /// in hand; what was moved stays where it is.
+    #[command(
+        after_help = "Examples:\n  berth compact --dry-run\n  berth compact --free 256M\n  berth compact"
+    )]
+    Compact(CompactArgs),
     /// Run a command in a guest
     ///
     /// Standard input, output and error are the command's; its exit status is
@@ -222,6 +258,58 @@ pub(crate) struct MoveArgs {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) mode: Mode,
     /// Only say what would happen, and who is in the way
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExchangeArgs {
+    /// One partition
+    pub(crate) a: String,
+    /// The other one
+    pub(crate) b: String,
+    /// Only say what would happen, and who is in the way
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("size").required(true))]
+pub(crate) struct ExpandArgs {
+    /// The partition
+    pub(crate) name: String,
+    /// Its new size
+    #[arg(long, value_name = "SIZE", group = "size")]
+    pub(crate) to: Option<Size>,
+    /// How much more
+    #[arg(long, value_name = "SIZE", group = "size")]
+    pub(crate) by: Option<Size>,
+    /// Move neighbours out of the way first
+    #[arg(long)]
+    pub(crate) make_room: bool,
+    /// Only say what would happen, and who is in the way
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShrinkArgs {
+    /// The partition
+    pub(crate) name: String,
+    /// Its new size
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) to: Size,
+    /// Only say what would happen
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompactArgs {
+    /// Size of the free range [default: all that is free]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) free: Option<Size>,
+    /// Only show the plan
     #[arg(long)]
     pub(crate) dry_run: bool,
 }

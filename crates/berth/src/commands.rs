@@ -63,7 +63,7 @@ pub(crate) fn status(global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
-fn unexpected<T>() -> Result<T, Failure> {
+pub(crate) fn unexpected<T>() -> Result<T, Failure> {
     let what = "the host answered something else; is it of another version? restart it";
     Err(Failure::Other(what.to_owned()))
 }
@@ -128,23 +128,40 @@ pub(crate) fn restart(global: &Global, args: &StopArgs) -> Result<(), Failure> {
     done(global, &request, &args.name, "restarted")
 }
 
-pub(crate) fn relocate(global: &Global, args: &MoveArgs) -> Result<(), Failure> {
-    let (name, dry_run) = (args.name.clone(), args.dry_run);
-    let request = Request::Move { name, to: args.to.0, mode: args.mode.into(), dry_run };
-    let mut client = Client::request(&state_dir(global)?, &request)?;
+/// Waits for the answer and shows how far copying is; `hear` gets the rest.
+pub(crate) fn with_progress(
+    global: &Global,
+    client: &mut Client,
+    mut hear: impl FnMut(&Reply),
+) -> Result<Reply, Failure> {
     let bar = !global.json && std::io::stderr().is_terminal();
+    let clear = || {
+        if bar {
+            // Takes back the line of the progress, if there was one.
+            eprint!("\r\x1b[K");
+            let _ = std::io::stderr().flush();
+        }
+    };
     let reply = client.answer(|reply| match reply {
         Reply::Copying { done, total } if bar => {
             let percent = done.saturating_mul(100) / (*total).max(1);
             eprint!("\rcopying {percent:3} %");
         }
-        other => note(other),
+        Reply::Copying { .. } => {}
+        other => {
+            clear();
+            hear(other);
+        }
     });
-    if bar {
-        // Takes back the line of the progress, if there was one.
-        eprint!("\r\x1b[K");
-        let _ = std::io::stderr().flush();
-    }
+    clear();
+    Ok(reply?)
+}
+
+pub(crate) fn relocate(global: &Global, args: &MoveArgs) -> Result<(), Failure> {
+    let (name, dry_run) = (args.name.clone(), args.dry_run);
+    let request = Request::Move { name, to: args.to.0, mode: args.mode.into(), dry_run };
+    let mut client = Client::request(&state_dir(global)?, &request)?;
+    let reply = with_progress(global, &mut client, note);
     let Reply::Move(outcome) = reply? else { return unexpected() };
     if global.json {
         print_json(&outcome);

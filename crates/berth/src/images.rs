@@ -80,6 +80,7 @@ fn row(image: &Image) -> serde_json::Value {
         "suite": image.manifest.suite,
         "kernel": image.manifest.kernel,
         "bytes": bytes(image),
+        "fixed_memory": image.manifest.fixed_memory,
     })
 }
 

@@ -11,6 +11,7 @@ mod console;
 mod demo;
 mod exec;
 mod images;
+mod storage;
 mod table;
 mod up;
 
@@ -86,6 +87,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Stop(args) => commands::stop(global, &args)?,
         Command::Restart(args) => commands::restart(global, &args)?,
         Command::Move(args) => commands::relocate(global, &args)?,
+        Command::Exchange(args) => storage::exchange(global, &args)?,
+        Command::Expand(args) => storage::expand(global, &args)?,
+        Command::Shrink(args) => storage::shrink(global, &args)?,
+        Command::Compact(args) => storage::compact(global, &args)?,
         Command::Exec(args) => return exec::exec(global, args),
         Command::Console(args) => console::console(global, &args)?,
         Command::Image(command) => images::images(global, &command)?,

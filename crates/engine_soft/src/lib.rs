@@ -17,7 +17,10 @@
 //! ```
 //!
 //! Invariant: nothing here is told of a relocation. The window's host address
-//! never changes, and decoded pages are copies checked at each `fence.i`.
+//! never changes, and decoded pages are copies checked at each `fence.i`. A
+//! window may grow at any time; it shrinks while every vCPU is outside the
+//! guest, and each is asked for a fence of all translations before it enters
+//! again.
 //!
 //! Invariant: a storage key's reference and change bits are set when a
 //! translation enters the TLB, not at each access. Whoever clears them asks

@@ -12,15 +12,16 @@ use std::sync::atomic::{
 };
 
 use riscv::mmu::{PAGE_SIZE, PhysicalMemory};
-use storage_window::StorageWindow;
+use storage_window::{GuestLayout, StorageWindow};
 
 /// Storage key bits (see crate `main_storage`).
 pub(crate) const REFERENCE: u8 = 0x04;
 pub(crate) const CHANGE: u8 = 0x02;
 
 /// An address in this process of a byte of guest storage, valid for as long as
-/// the window that [`Ram`] holds. Made by [`Ram::host`] only, or by adding an
-/// offset within the same page.
+/// the window that [`Ram`] holds and until it shrinks: whoever keeps one gives
+/// it up at a fence of all translations. Made by [`Ram::host`] only, or by
+/// adding an offset within the same page.
 pub(crate) type Host = usize;
 
 /// A value the guest loads and stores in one piece.
@@ -129,28 +130,32 @@ unsafe extern "C" {
 pub(crate) struct Ram {
     window: Arc<StorageWindow>,
     base: usize,
-    guest_base: u64,
-    size: u64,
+    layout: GuestLayout,
 }
 
 impl Ram {
     pub(crate) fn new(window: Arc<StorageWindow>) -> Self {
         let base = window.host_base().expose_provenance();
-        Self { base, guest_base: window.guest_base(), size: window.size(), window }
+        Self { base, layout: window.layout(), window }
     }
 
     /// Where the byte at guest physical address `physical` is; `None` where
     /// there is no storage. The rest of its page is there too.
     #[inline]
     pub(crate) fn host(&self, physical: u64) -> Option<Host> {
-        let offset = physical.wrapping_sub(self.guest_base);
-        (offset < self.size).then(|| self.base + offset as usize)
+        Some(self.base + self.offset(physical)? as usize)
+    }
+
+    /// Offset in the window of the byte at guest physical address `physical`.
+    #[inline]
+    fn offset(&self, physical: u64) -> Option<u64> {
+        self.layout.offset(physical, 1, self.window.size())
     }
 
     /// Sets storage key bits of the page around `physical`.
     pub(crate) fn mark(&self, physical: u64, bits: u8) {
-        let page = physical.wrapping_sub(self.guest_base) / PAGE_SIZE;
-        let key = self.window.key_cell(page as usize);
+        let Some(offset) = self.offset(physical) else { return };
+        let key = self.window.key_cell((offset / PAGE_SIZE) as usize);
         if key.load(Ordering::Relaxed) & bits != bits {
             key.fetch_or(bits, Ordering::Relaxed);
         }

@@ -8,9 +8,10 @@ mod support;
 use std::time::{Duration, Instant};
 
 use engine::{Exit, Fence, Vcpu};
-use guest::{DATA, Guest, VIRTUAL, program, pte};
+use guest::{DATA, Guest, Trapped, VIRTUAL, program, pte};
+use main_storage::StorageRange;
 use support::asm::*;
-use support::{NoDevices, get, put, window};
+use support::{NoDevices, get, growing_window, put, window};
 
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
@@ -182,4 +183,36 @@ fn a_fence_of_a_hart_outside_or_asleep_is_done_at_once() {
         handle.kick();
         assert_eq!(hart.join().unwrap(), Exit::Kicked);
     });
+}
+
+#[test]
+fn storage_comes_and_goes_behind_what_the_guest_booted_in() {
+    let (storage, window) = growing_window(2 << 20, 4 << 20);
+    let of = |size| StorageRange::new(0, size).unwrap();
+    let grow = || window.grow(storage.storage_fd(), storage.keys_fd(), of(3 << 20)).unwrap();
+    let added = window.layout().hot_plug_base() + 0x8000;
+    let touch = [sd(A3, A3, 0), ld(A0, A3, 0), ecall()];
+    // Past the end, where only addresses are reserved, and twice where
+    // storage comes and goes.
+    let far = li(A4, added + 0x10_0000);
+    let words = program(&[&li(A3, added), &touch, &touch, &far, &[ld(A0, A4, 0), ecall()]]);
+    for shrink in [true, false] {
+        let mut guest = Guest::on(window.clone(), 0, &words);
+        grow();
+        guest.run();
+        assert_eq!(guest.x(A0), added);
+        assert_eq!(window.key_cell(0x208).load(std::sync::atomic::Ordering::Relaxed), 0x06);
+        if shrink {
+            window.shrink(of(2 << 20)).unwrap();
+            let fence = Fence::Translations { start: 0, size: u64::MAX };
+            guest.handle().request_fence(fence);
+            let trapped = guest.run_to_trap();
+            assert_eq!((trapped.cause, trapped.value), (7, added), "a store access fault");
+        } else {
+            guest.run();
+            assert_eq!(guest.x(A0), added);
+            let Trapped { cause, value, .. } = guest.run_to_trap();
+            assert_eq!((cause, value), (5, added + 0x10_0000), "a load access fault");
+        }
+    }
 }

@@ -84,11 +84,22 @@ impl Client {
         loop {
             match self.lines.receive::<Reply>()? {
                 None => return Err(ClientError::HostEnded),
-                Some(note @ (Reply::Note { .. } | Reply::Copying { .. })) => hear(&note),
+                Some(note @ (Reply::Note { .. } | Reply::Copying { .. } | Reply::Plan(_))) => {
+                    hear(&note);
+                }
                 Some(Reply::Refused { message }) => return Err(ClientError::Refused(message)),
                 Some(reply) => return Ok(reply),
             }
         }
+    }
+
+    /// Another handle of the connection, by which the client can say that it
+    /// waits for no more than what is in hand ([`UnixStream::shutdown`]).
+    ///
+    /// # Errors
+    /// When there are no more file descriptors.
+    pub fn connection(&self) -> io::Result<UnixStream> {
+        self.lines.stream().try_clone()
     }
 
     /// Waits until the host has gone.

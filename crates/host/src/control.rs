@@ -13,9 +13,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::host_file::Engine;
+pub use crate::outcomes::{CompactOutcome, ExchangeOutcome, Plan, Relocated, ResizeOutcome};
 
 /// Bytes of a request or reply, its line end included.
-pub const MAX_LINE: usize = 64 << 10;
+pub const MAX_LINE: usize = 1 << 20;
 /// The stream number in the frames between a client and a worker.
 pub const SESSION_STREAM: u32 = 1;
 
@@ -62,6 +63,33 @@ pub enum Request {
         /// Only say what would happen.
         dry_run: bool,
     },
+    /// Let two partitions change places: answers [`Reply::Exchange`].
+    Exchange {
+        /// The partitions.
+        names: [String; 2],
+        /// Only say what would happen.
+        dry_run: bool,
+    },
+    /// Give a partition another size: answers [`Reply::Resize`].
+    Resize {
+        /// The partition.
+        name: String,
+        /// How large.
+        size: NewSize,
+        /// Move neighbours out of the way first.
+        make_room: bool,
+        /// Only say what would happen.
+        dry_run: bool,
+    },
+    /// Move partitions so that there is one free range: answers
+    /// [`Reply::Compact`]. Stops after the move in hand when the client closes
+    /// its side of the connection.
+    Compact {
+        /// Bytes of the range; without, all that is free.
+        free: Option<u64>,
+        /// Only say what would happen.
+        dry_run: bool,
+    },
     /// Run a command in the guest.
     Exec {
         /// The partition.
@@ -101,6 +129,18 @@ pub struct NewPartition {
     pub vcpus: u8,
     /// Bytes of its data disk.
     pub disk: Option<u64>,
+}
+
+/// What size a partition should get, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NewSize {
+    /// So much more.
+    By(u64),
+    /// So much, which is more than now.
+    UpTo(u64),
+    /// So much, which is less than now.
+    DownTo(u64),
 }
 
 /// How a partition is moved.
@@ -151,6 +191,14 @@ pub enum Reply {
     Status(HostStatus),
     /// How a move ended.
     Move(MoveOutcome),
+    /// How an exchange ended.
+    Exchange(ExchangeOutcome),
+    /// How a resize ended.
+    Resize(ResizeOutcome),
+    /// What a compaction is going to do; more follows.
+    Plan(Plan),
+    /// How a compaction ended.
+    Compact(CompactOutcome),
     /// The session is open.
     Attached,
     /// Refused or failed.
@@ -272,7 +320,7 @@ pub enum LineError {
     #[error("the connection ended in the middle of a message")]
     Ended,
     /// The line is longer than [`MAX_LINE`].
-    #[error("a message has at most 64K; this one is longer")]
+    #[error("a message has at most 1M; this one is longer")]
     TooLong,
     /// The line is not a message.
     #[error("not a message of this version of berth: {0}; use the same program as the host")]
@@ -291,6 +339,11 @@ impl<R: Read> Lines<R> {
     /// Reads from `stream`.
     pub fn new(stream: R) -> Self {
         Self { stream, buffer: Vec::new() }
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> &R {
+        &self.stream
     }
 
     /// The next message; `None` at the end of the stream.

@@ -23,6 +23,7 @@ mod journal;
 pub mod keeper;
 mod link;
 mod lockdown;
+mod outcomes;
 mod state_dir;
 pub mod worker;
 

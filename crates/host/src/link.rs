@@ -4,6 +4,7 @@
 //! file descriptors that belong to it. The worker listens on it, so that a
 //! host started later can find the worker again; it serves one host at a time.
 
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,7 +25,7 @@ use crate::control::MoveMode;
 /// Bytes of a packet.
 const MAX_PACKET: usize = 96 << 10;
 /// File descriptors of a packet.
-const MAX_FDS: usize = 2;
+const MAX_FDS: usize = 4;
 
 /// Hosts that can wait for a worker's attention.
 const WAITING: i32 = 4;
@@ -45,6 +46,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) command_line: String,
     pub(crate) root: std::path::PathBuf,
     pub(crate) data: Option<DataDisk>,
+    /// Access keys of I/O processors, 0 to 15, by name.
+    pub(crate) io_keys: BTreeMap<String, u8>,
 }
 
 /// A data disk: a template and what the guest writes.
@@ -88,10 +91,26 @@ pub(crate) enum Order {
     Console,
     /// Relocate. With the files of storage and keys.
     Move { from: Place, origin: u64, mode: MoveMode, wait_ms: u64 },
+    /// Let two partitions change places. With the files of storage, keys and
+    /// the exchange's record, and one end of a socket to the other worker.
+    Exchange { a: [Place; 2], b: [Place; 2], side: Side, wait_ms: u64 },
+    /// Grow or shrink behind the same origin. With the files of storage and
+    /// keys.
+    Resize { size: u64, wait_ms: u64 },
     /// The resource manager's answer to [`Report::Question`].
     Answer { refused: Option<RangeAnswer> },
     /// Ask the guest to power off; make it after `wait_ms`.
     PowerOff { wait_ms: u64 },
+}
+
+/// Which part a worker has in an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Side {
+    /// The first partition's: swaps both storages.
+    Leader,
+    /// The other one's.
+    Follower,
 }
 
 /// Why the resource manager refused.
@@ -117,8 +136,10 @@ pub(crate) enum Report {
     Question { origin: u64, reserve: bool },
     /// How far the copy is, in bytes.
     Copying { done: u64, total: u64 },
-    /// A relocation has ended.
+    /// A relocation or an exchange has ended.
     Moved(MoveReport),
+    /// A resize has ended.
+    Resized(ResizeReport),
     /// The machine has ended; the worker does so next.
     Ended(Ended),
 }
@@ -128,22 +149,13 @@ pub(crate) enum Report {
 pub(crate) struct Introduction {
     /// Its partition.
     pub(crate) name: String,
-    /// Where its storage is. While a relocation is under way it may be at its
-    /// destination already.
+    /// Where its storage is, unless that is being changed.
     pub(crate) range: Place,
     /// Whether its guest serves commands.
     pub(crate) ready: bool,
-    /// The relocation under way; [`Report::Moved`] follows when it ends.
-    pub(crate) moving: Option<Relocating>,
-}
-
-/// A relocation that a worker has not ended yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Relocating {
-    /// Where the storage was.
-    pub(crate) from: Place,
-    /// Where it will be.
-    pub(crate) to: Place,
+    /// Whether it is being moved, exchanged or resized. [`Report::Moved`] or
+    /// [`Report::Resized`] follows when that ends.
+    pub(crate) changing: bool,
 }
 
 /// How a relocation ended.
@@ -155,6 +167,7 @@ pub(crate) enum MoveReport {
         nanos: u64,
         pause_us: u64,
         not_cleared: Option<String>,
+        out_of_service: Vec<String>,
     },
     Stayed {
         reason: String,
@@ -164,6 +177,34 @@ pub(crate) enum MoveReport {
     },
     Lost {
         reason: String,
+    },
+}
+
+impl MoveReport {
+    /// Nothing has happened.
+    pub(crate) fn stayed(reason: String) -> Self {
+        let (in_the_way, busy_devices, out_of_service) = (vec![], vec![], vec![]);
+        Self::Stayed { reason, in_the_way, busy_devices, out_of_service }
+    }
+}
+
+/// How a resize ended. Sizes in bytes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub(crate) enum ResizeReport {
+    Resized {
+        size: u64,
+        /// What the guest has of it.
+        guest_bytes: u64,
+        /// What the guest did not give back.
+        kept: u64,
+        pause_us: u64,
+        out_of_service: Vec<String>,
+    },
+    Stayed {
+        size: u64,
+        reason: String,
+        busy_devices: Vec<String>,
     },
 }
 
@@ -228,7 +269,19 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<Link> {
     }
 }
 
+impl From<OwnedFd> for Link {
+    fn from(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+}
+
 impl Link {
+    /// Two ends of a new link.
+    pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+        let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+        Ok(rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)?)
+    }
+
     /// Connects to the worker that listens at `path`.
     pub(crate) fn connect(path: &Path) -> io::Result<Self> {
         let socket = socket()?;
@@ -373,6 +426,16 @@ mod tests {
         assert!(host.send(&Order::Exec { argv: vec![], env: vec![], cwd }, &[]).is_err());
         host.send(&Order::Console, &[]).unwrap();
         assert!(worker.receive::<Order>().unwrap().is_some());
+    }
+
+    #[test]
+    fn waiting_has_an_end_and_the_link_lives() {
+        let (one, other) = Link::pair().unwrap();
+        let (one, other) = (Link::from(one), Link::from(other));
+        let waited = one.receive_within::<Order>(Duration::from_millis(1));
+        assert_eq!(waited.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        other.send(&Order::Console, &[]).unwrap();
+        assert!(one.receive_within::<Order>(Duration::from_secs(60)).unwrap().is_some());
     }
 
     #[test]

@@ -8,13 +8,15 @@ use crate::error::{At, BuildError};
 use crate::guest_programs::{GuestProgram, compile};
 use crate::kernel::{self, Kernel};
 use crate::lock::Lock;
+use crate::memory_driver;
 use crate::mirror;
 use crate::process::check_host;
 use crate::progress::{Phase, Progress};
 use crate::recipe::Recipe;
 use crate::root::{write_root, write_scratch};
 use crate::store::{
-    BenchBoot, FILES, Image, ImageStore, Manifest, bench_command_line, command_line, recipe_digest,
+    BenchBoot, FILES, Image, ImageStore, Manifest, bench_command_line, command_line,
+    no_memory_driver, recipe_digest,
 };
 use crate::tools::{Tools, host_architecture};
 
@@ -24,6 +26,8 @@ struct Sources {
     tools: Tools,
     kernel_packages: Vec<Package>,
     kernel: Kernel,
+    /// Why guests keep the memory they boot with, if they do.
+    fixed_memory: Option<String>,
 }
 
 impl ImageStore {
@@ -140,7 +144,13 @@ impl ImageStore {
         let plan = kernel::plan(&apt)?;
         let kernel = Kernel::obtain(self.cache(), &apt, &plan, &tools, progress)?;
         let kernel_packages = plan.packages;
-        Ok(Sources { apt, tools, kernel_packages, kernel })
+        let driver =
+            memory_driver::obtain(self.cache(), &apt, &architecture, &kernel, &tools, progress);
+        let fixed_memory = driver.err().map(|error| {
+            progress.notice(&memory_driver::notice(&error));
+            error.to_string()
+        });
+        Ok(Sources { apt, tools, kernel_packages, kernel, fixed_memory })
     }
 
     fn build_whole(
@@ -171,6 +181,7 @@ impl ImageStore {
             agent_digest: GuestProgram::Agent.digest(),
             packages,
             kernel_packages: sources.kernel_packages,
+            fixed_memory: sources.fixed_memory,
         })
     }
 
@@ -196,6 +207,11 @@ impl ImageStore {
         else {
             return Ok(None);
         };
+        // The cache may have gained or lost the driver through other builds.
+        let fixed_memory = (!kernel.has_memory_driver())
+            .then(|| manifest.fixed_memory.clone().or_else(no_memory_driver))
+            .flatten();
+        let manifest = Manifest { fixed_memory, ..manifest };
         progress.phase(Phase::Agent);
         let agent = compile(GuestProgram::Agent, &tools, self.cache())?;
         kernel.write_initrd(&agent, &into.join("initrd"))?;

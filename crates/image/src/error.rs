@@ -56,7 +56,7 @@ pub enum BuildError {
     Download(String),
     /// The disk is full; nothing half-built stays behind.
     #[error(
-        "the file system of {} is full. Free some space (an image build needs about 1.5 GB the \
+        "the file system of {} is full. Free some space (an image build needs about 2 GB the \
          first time) or set XDG_CACHE_HOME and XDG_DATA_HOME to a larger disk; the image was not \
          changed",
         .0.display()

@@ -11,7 +11,7 @@ use crate::cpio::Archive;
 use crate::digest::parts_digest;
 use crate::error::{At, BuildError};
 use crate::modules::{ALWAYS, DISK, DISK_OPTIONAL, canonical, depends, load_order};
-use crate::process::{command, run};
+use crate::process::command;
 use crate::progress::{Phase, Progress};
 use crate::tools::Tools;
 use crate::unpack::unpack;
@@ -19,8 +19,11 @@ use crate::unpack::unpack;
 /// Raised when the choice or treatment of modules changes.
 const VERSION: &str = "2";
 
+/// The modules a guest loads that can be given memory while it runs.
+const MEMORY_ORDER: &str = "order.memory";
+
 /// The kernel's parts in the cache: `image`, `release`, `order`,
-/// `order.disk` and `*.ko`.
+/// `order.disk`, `*.ko` and perhaps `order.memory`.
 pub(crate) struct Kernel {
     dir: PathBuf,
 }
@@ -89,6 +92,23 @@ impl Kernel {
     pub(crate) fn release(&self) -> Result<String, BuildError> {
         let file = self.dir.join("release");
         fs::read_to_string(&file).at(&file)
+    }
+
+    /// Whether its modules hold the driver for memory that comes and goes.
+    pub(crate) fn has_memory_driver(&self) -> bool {
+        self.dir.join(MEMORY_ORDER).is_file()
+    }
+
+    /// Adds that driver, called `name`, from the file `module` beside the
+    /// kernel's directory, which is moved.
+    pub(crate) fn add_memory_driver(&self, name: &str, module: &Path) -> Result<(), BuildError> {
+        let to = self.dir.join(format!("{name}.ko"));
+        fs::rename(module, &to).at(&to)?;
+        // Last, and at once: the list says that the driver is there.
+        let list = module.with_extension("order");
+        fs::write(&list, format!("{name}.ko\n")).at(&list)?;
+        let to = self.dir.join(MEMORY_ORDER);
+        fs::rename(&list, &to).at(&to)
     }
 
     /// Writes the initramfs: `init` and the modules with their load orders.
@@ -210,15 +230,7 @@ fn take_modules(from: &Path, into: &Path, tools: &Tools) -> Result<(), BuildErro
         if let Some(module) = contents.get(name) {
             fs::write(&file, module).at(&file)?;
         }
-        // Symbols and type information are nine tenths of what a guest would
-        // have to read at every boot.
-        run(
-            tools
-                .command("riscv64-linux-gnu-strip")?
-                .args(["--strip-unneeded", "-R", ".BTF", "-R", ".BTF.base"])
-                .arg(&file),
-            into,
-        )?;
+        tools.strip_module(&file)?;
     }
     for (list, names) in [("order", &always), ("order.disk", &disk)] {
         let text: String = names.iter().map(|name| format!("{name}.ko\n")).collect();

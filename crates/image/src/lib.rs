@@ -4,8 +4,8 @@
 //! An [`ImageStore`] holds the finished [`Image`]s of a user and builds them
 //! from [`Recipe`]s. A build drives apt with private directories, which
 //! verifies every package against the distribution's signed index; unpacks a
-//! compiler and a few more tools into the cache; compiles the guest agent;
-//! and writes kernel, initramfs, root file system and an empty data disk into
+//! compiler and a few more tools into the cache; compiles the guest agent and
+//! the one driver that the distribution's kernel lacks; and writes kernel, initramfs, root file system and an empty data disk into
 //! a directory that appears in the store complete or not at all. What it is
 //! doing it tells a [`Progress`].
 
@@ -17,6 +17,7 @@ mod error;
 mod guest_programs;
 mod kernel;
 mod lock;
+mod memory_driver;
 mod mirror;
 mod modules;
 mod process;

@@ -15,6 +15,8 @@ pub enum Phase {
     Agent,
     /// Taking kernel and modules out of their package.
     Kernel,
+    /// Compiling the guest's memory driver.
+    MemoryDriver,
     /// Putting together the guest's root file system.
     Root,
     /// Putting the finished image in its place.
@@ -29,6 +31,7 @@ impl fmt::Display for Phase {
             Self::Tools => "unpacking tools",
             Self::Agent => "compiling the guest agent",
             Self::Kernel => "preparing the kernel",
+            Self::MemoryDriver => "compiling the guest's memory driver",
             Self::Root => "assembling the root file system",
             Self::Publish => "publishing the image",
         })

@@ -17,9 +17,12 @@ const FORMAT: &str = "1";
 /// What boots the guest quietly and without the start-up work that it has no
 /// use for: self-tests of random sources and ciphers, tracing, signatures of
 /// modules, and the measuring of unaligned accesses.
+/// Memory that is added goes into use by itself, and only for what can be moved
+/// away again when it is to be given back.
 /// Without `cma=0` the kernel sets 128 MiB aside for devices that Berth does not
 /// have, and a guest of 192 MiB cannot boot for want of the rest.
-const COMMAND_LINE: &str = "console=hvc0 quiet panic=-1 cma=0 initcall_blacklist=jent_mod_init,\
+const COMMAND_LINE: &str = "console=hvc0 quiet panic=-1 cma=0 \
+memhp_default_state=online_movable initcall_blacklist=jent_mod_init,\
 load_system_certificate_list,init_kprobe_trace,crypto_algapi_init,bpf_tcp_ca_kfunc_init,\
 bpf_dummy_struct_ops_init,check_unaligned_access_all_cpus";
 
@@ -74,6 +77,15 @@ pub struct Manifest {
     pub packages: Vec<Package>,
     /// Packages of the kernel.
     pub kernel_packages: Vec<Package>,
+    /// Why guests of the image keep the memory they boot with; `None` if they
+    /// can be given more, and give it back, while they run.
+    #[serde(default = "no_memory_driver")]
+    pub fixed_memory: Option<String>,
+}
+
+/// What images say that were built without it.
+pub(crate) fn no_memory_driver() -> Option<String> {
+    Some("the image was built without a memory driver; build it again".to_owned())
 }
 
 /// A finished image.

@@ -80,11 +80,16 @@ const HOST_WITHOUT: [&str; 47] = [
 
 const GUEST: [&str; 3] = ["libstd-rust-dev", "libc6-dev", "libgcc-14-dev"];
 
-/// The unpacked tools.
-pub(crate) struct Tools {
+/// Runs programs of an unpacked tree through the dynamic loader in it.
+pub(crate) struct Runner {
     root: PathBuf,
     triplet: &'static str,
     loader: &'static str,
+}
+
+/// The unpacked tools.
+pub(crate) struct Tools {
+    runner: Runner,
     suite: String,
 }
 
@@ -113,14 +118,44 @@ fn remove_surplus(root: &Path) {
     let _ = fs::remove_dir_all(root.join("usr/include"));
 }
 
+impl Runner {
+    /// Programs for `architecture` under `root`, which holds `usr`.
+    pub(crate) fn new(root: &Path, architecture: &str) -> Result<Self, BuildError> {
+        let (triplet, loader) = loader_of(architecture)?;
+        Ok(Self { root: root.to_path_buf(), triplet, loader })
+    }
+
+    fn library_path(&self) -> String {
+        let lib = self.root.join("usr/lib");
+        format!("{}:{}", lib.join(self.triplet).display(), lib.display())
+    }
+
+    fn loader(&self) -> PathBuf {
+        self.root.join("usr/lib").join(self.triplet).join(self.loader)
+    }
+
+    /// The start of a shell's line that runs `program`, which is told that its
+    /// name is `name`; its arguments follow.
+    pub(crate) fn shell_line(&self, program: &Path, name: &Path) -> String {
+        let (loader, libraries) = (self.loader(), self.library_path());
+        let (loader, name, program) = (loader.display(), name.display(), program.display());
+        format!("'{loader}' --argv0 '{name}' --library-path '{libraries}' '{program}'")
+    }
+
+    /// The words before a program that gcc is to call itself, as its option
+    /// `-wrapper` wants them.
+    pub(crate) fn comma_list(&self) -> String {
+        format!("'{},--library-path,{}'", self.loader().display(), self.library_path())
+    }
+}
+
 impl Tools {
     fn stamp(cache: &Path, suite: &str) -> PathBuf {
         cache.join("tools").join(format!("{suite}.complete"))
     }
 
     fn at(root: PathBuf, suite: &str, architecture: &str) -> Result<Self, BuildError> {
-        let (triplet, loader) = loader_of(architecture)?;
-        Ok(Self { root, triplet, loader, suite: suite.to_owned() })
+        Ok(Self { runner: Runner::new(&root, architecture)?, suite: suite.to_owned() })
     }
 
     /// The tools already unpacked for `suite`, if they are complete.
@@ -195,34 +230,34 @@ impl Tools {
 
     /// The directory holding `usr`.
     pub(crate) fn root(&self) -> &Path {
-        &self.root
+        &self.runner.root
     }
 
     fn program(&self, name: &str) -> Result<PathBuf, BuildError> {
         ["usr/bin", "usr/sbin"]
             .iter()
-            .map(|dir| self.root.join(dir).join(name))
+            .map(|dir| self.root().join(dir).join(name))
             .find(|path| path.exists())
             .ok_or_else(|| BuildError::Content(format!("the tools' packages hold no {name}")))
-    }
-
-    fn library_path(&self) -> String {
-        let lib = self.root.join("usr/lib");
-        format!("{}:{}", lib.join(self.triplet).display(), lib.display())
-    }
-
-    fn loader(&self) -> PathBuf {
-        self.root.join("usr/lib").join(self.triplet).join(self.loader)
     }
 
     /// A command that runs the tool `name`.
     pub(crate) fn command(&self, name: &str) -> Result<Command, BuildError> {
         let program = self.program(name)?;
-        let mut command = command(self.loader());
-        command.args(["--argv0", name, "--library-path", &self.library_path()]).arg(program);
-        command.env("MKE2FS_CONFIG", self.root.join("etc/mke2fs.conf"));
-        command.env("PYTHONHOME", self.root.join("usr"));
+        let mut command = command(self.runner.loader());
+        let libraries = self.runner.library_path();
+        command.args(["--argv0", name, "--library-path", &libraries]).arg(program);
+        command.env("MKE2FS_CONFIG", self.root().join("etc/mke2fs.conf"));
+        command.env("PYTHONHOME", self.root().join("usr"));
         Ok(command)
+    }
+
+    /// Takes symbols and type information out of a kernel module: nine tenths
+    /// of what a guest would have to read at every boot.
+    pub(crate) fn strip_module(&self, module: &Path) -> Result<(), BuildError> {
+        let mut strip = self.command("riscv64-linux-gnu-strip")?;
+        strip.args(["--strip-unneeded", "-R", ".BTF", "-R", ".BTF.base"]).arg(module);
+        run(&mut strip, module).map(drop)
     }
 
     /// Runs every tool once, so that an incomplete set is never published.
@@ -234,14 +269,14 @@ impl Tools {
             ("mke2fs", "-V"),
             ("python3", "-V"),
         ] {
-            run(self.command(name)?.arg(argument), &self.root)?;
+            run(self.command(name)?.arg(argument), self.root())?;
         }
         self.program("mksquashfs").map(drop)
     }
 
     fn guest_libraries(&self) -> Result<(PathBuf, PathBuf), BuildError> {
-        let libc = self.root.join("usr/lib/riscv64-linux-gnu");
-        let gcc = self.root.join("usr/lib/gcc/riscv64-linux-gnu/14");
+        let libc = self.root().join("usr/lib/riscv64-linux-gnu");
+        let gcc = self.root().join("usr/lib/gcc/riscv64-linux-gnu/14");
         if libc.join("crt1.o").exists() && gcc.join("crtbeginT.o").exists() {
             return Ok((libc, gcc));
         }
@@ -257,8 +292,8 @@ impl Tools {
             "#!/bin/sh\nexec '{}' --library-path '{}' '{}' -m elf64lriscv -static -L'{libc}' -L'{gcc}' \
              '{libc}/crt1.o' '{libc}/crti.o' '{gcc}/crtbeginT.o' \"$@\" \
              --start-group -lgcc -lgcc_eh -lc --end-group '{gcc}/crtend.o' '{libc}/crtn.o'\n",
-            self.loader().display(),
-            self.library_path(),
+            self.runner.loader().display(),
+            self.runner.library_path(),
             self.program("riscv64-linux-gnu-ld")?.display(),
         );
         let path = dir.join("linker");

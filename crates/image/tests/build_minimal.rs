@@ -56,6 +56,12 @@ fn minimal_is_built_whole_from_verified_packages_and_only_once() {
     let order = String::from("virtio_mmio.ko\nvirtio_blk.ko\n");
     assert!(contains(&initrd, &order), "the disk driver must be loaded first");
 
+    // The driver is compiled here; a mirror may lack what that takes.
+    let driver = contains(&initrd, "modules/virtio_mem.ko\0");
+    assert_eq!(driver, contains(&initrd, "modules/order.memory\0"));
+    assert_eq!(driver, image.manifest.fixed_memory.is_none(), "{:?}", image.manifest.fixed_memory);
+    assert!(image.command_line.contains("memhp_default_state=online_movable"));
+
     let root = fs::read(&image.root).unwrap();
     assert!(root.starts_with(b"hsqs"));
     // Neither names nor contents are compressed.

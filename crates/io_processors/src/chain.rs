@@ -1,7 +1,7 @@
 //! A descriptor chain, checked: what every request starts as.
 
 use virtio_queue::DescriptorChain;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, Permissions};
 
 use crate::access::GuestAccess;
 
@@ -47,6 +47,7 @@ pub struct Chain {
     head: u16,
     readable: Vec<Segment>,
     writable: Vec<Segment>,
+    is_refused: bool,
 }
 
 impl Chain {
@@ -57,8 +58,12 @@ impl Chain {
         access: &GuestAccess,
         queue_size: u16,
     ) -> Result<Self, ChainFault> {
-        let mut chain =
-            Self { head: descriptors.head_index(), readable: Vec::new(), writable: Vec::new() };
+        let mut chain = Self {
+            head: descriptors.head_index(),
+            readable: Vec::new(),
+            writable: Vec::new(),
+            is_refused: false,
+        };
         let mut more = true;
         for count in 0.. {
             let Some(descriptor) = descriptors.next() else { break };
@@ -68,6 +73,7 @@ impl Chain {
             more = descriptor.has_next();
             chain.append(access, descriptor)?;
             if !more {
+                chain.check_keys(access);
                 return Ok(chain);
             }
         }
@@ -96,6 +102,29 @@ impl Chain {
             return Err(ChainFault::Disordered);
         }
         Ok(())
+    }
+
+    /// Asks the storage keys about every buffer, before any is touched. One
+    /// refusal is counted for all of them.
+    fn check_keys(&mut self, access: &GuestAccess) {
+        let check = |segments: &[Segment], transfer| {
+            segments.iter().try_for_each(|segment| {
+                access.check_keys(segment.address, u64::from(segment.length), transfer)
+            })
+        };
+        let checked = check(&self.readable, Permissions::Read)
+            .and_then(|()| check(&self.writable, Permissions::Write));
+        if let Err(refusal) = checked {
+            access.count_refusal(&refusal);
+            self.is_refused = true;
+        }
+    }
+
+    /// Whether the storage key of a page forbids the device one of the
+    /// buffers: then none is to be used.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
     }
 
     /// The index that names this chain in the used ring.

@@ -20,7 +20,8 @@ pub trait VirtioDevice: Send {
         0
     }
 
-    /// The device configuration space. Constant: asked for once.
+    /// The device configuration space at the start; [`Waker::configure`]
+    /// changes it.
     fn config_space(&self) -> Vec<u8> {
         Vec::new()
     }
@@ -50,8 +51,8 @@ pub trait VirtioDevice: Send {
     fn reset(&mut self) {}
 }
 
-/// Asks an I/O processor's thread to look at a queue because of something on
-/// the host's side: input arrived, a buffer has room again.
+/// Tells an I/O processor of something on the host's side: input arrived, a
+/// buffer has room again, the device is to be another size.
 #[derive(Clone)]
 pub struct Waker(pub(crate) Weak<Shared>);
 
@@ -60,6 +61,15 @@ impl Waker {
     pub fn wake(&self, index: usize) {
         if let Some(shared) = self.0.upgrade() {
             shared.wake(index);
+        }
+    }
+
+    /// Shows the driver `config` as the device configuration space from now
+    /// on, of the same length as before; with `tell`, an interrupt tells a
+    /// driver that is ready to look at it.
+    pub fn configure(&self, config: Vec<u8>, tell: bool) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.configure(config, tell);
         }
     }
 }

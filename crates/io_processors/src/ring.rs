@@ -29,6 +29,9 @@ pub enum QueueFault {
     /// The used ring cannot be written.
     #[error("the used ring is unusable: {0}")]
     Used(#[source] virtio_queue::Error),
+    /// The status of a request cannot be written.
+    #[error("a request's status cannot be written: {0}")]
+    Status(#[source] vm_memory::GuestMemoryError),
     /// A chain lacks what every request of this device must have.
     #[error("a request lacks {0}")]
     Incomplete(&'static str),
@@ -88,9 +91,27 @@ impl<'a> Ring<'a> {
     /// Takes the next chain. `None` when there is none now, or when the
     /// processor is about to quiesce: the device returns, and is called again.
     ///
+    /// A chain with a buffer that a storage key forbids the device is given
+    /// back at once with nothing written.
+    ///
     /// # Errors
     /// [`QueueFault`] when the ring or the chain is unusable.
     pub fn take(&mut self) -> Result<Option<Chain>, QueueFault> {
+        while let Some(chain) = self.take_any()? {
+            if !chain.is_refused() {
+                return Ok(Some(chain));
+            }
+            self.complete(&chain, 0)?;
+        }
+        Ok(None)
+    }
+
+    /// As [`Ring::take`] for a device whose requests have a status: a chain
+    /// may be one that [`Chain::is_refused`].
+    ///
+    /// # Errors
+    /// As for [`Ring::take`].
+    pub fn take_any(&mut self) -> Result<Option<Chain>, QueueFault> {
         if self.left == 0 || self.pause.load(Ordering::Acquire) {
             self.outcome = Outcome::Interrupted;
             return Ok(None);
@@ -113,12 +134,17 @@ impl<'a> Ring<'a> {
         self.queue.add_used(self.access, chain.head(), written).map_err(QueueFault::Used)?;
         self.completed = true;
         add(&self.counters.requests, 1);
-        add(&self.counters.bytes_from_guest, chain.readable_bytes());
+        if chain.is_refused() {
+            self.count_failure();
+        } else {
+            add(&self.counters.bytes_from_guest, chain.readable_bytes());
+        }
         add(&self.counters.bytes_to_guest, u64::from(written));
         Ok(())
     }
 
-    /// Counts a request that the host could not carry out.
+    /// Counts a request that the host could not carry out. (One that a storage
+    /// key forbade is counted when it is completed.)
     pub fn count_failure(&self) {
         add(&self.counters.failed_requests, 1);
     }

@@ -1,6 +1,7 @@
 //! Boots a kernel in main storage of its own and shows its console:
 //! `boot SIZE_MIB VCPUS KERNEL INITRD|- COMMAND_LINE [DISK…]`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -38,6 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         initrd,
         command_line,
         disks,
+        io_keys: BTreeMap::new(),
     };
     let machine = Machine::new(&config, &window)?;
     let client = machine.console().attach(true);

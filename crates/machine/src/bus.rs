@@ -1,4 +1,5 @@
-//! Device registers as the vCPUs see them: the PLIC and the virtio slots.
+//! Device registers as the vCPUs see them: the PLIC, the virtio slots
+//! and the storage key unit.
 
 use std::sync::Arc;
 
@@ -7,10 +8,12 @@ use io_processors::IoProcessor;
 
 use crate::memory_map::{PLIC_BASE, PLIC_SIZE, VIRTIO_BASE, VIRTIO_STRIDE};
 use crate::plic::Plic;
+use crate::storage_keys::KeyUnit;
 
 pub(crate) struct Bus {
     pub(crate) plic: Arc<Plic>,
     pub(crate) io_processors: Vec<Arc<dyn IoProcessor>>,
+    pub(crate) keys: KeyUnit,
 }
 
 /// A device and the offset into its registers.
@@ -36,6 +39,9 @@ impl Bus {
 
 impl engine::Bus for Bus {
     fn read(&self, address: u64, data: &mut [u8]) -> Result<(), BusError> {
+        if let Some(done) = self.keys.read(address, data) {
+            return done;
+        }
         match self.target(address)? {
             Target::Plic(offset) => self.plic.read(offset, data),
             Target::IoProcessor(device, offset) => device.mmio_read(offset, data),
@@ -44,6 +50,9 @@ impl engine::Bus for Bus {
     }
 
     fn write(&self, address: u64, data: &[u8]) -> Result<(), BusError> {
+        if let Some(done) = self.keys.write(address, data) {
+            return done;
+        }
         match self.target(address)? {
             Target::Plic(offset) => self.plic.write(offset, data),
             Target::IoProcessor(device, offset) => device.mmio_write(offset, data),

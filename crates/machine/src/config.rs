@@ -1,8 +1,10 @@
 //! What a machine is made of.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use io_processors::DiskMode;
+use main_storage::AccessKey;
 
 /// Everything that is declared of a machine but its storage.
 #[derive(Debug, Clone)]
@@ -22,6 +24,9 @@ pub struct MachineConfig {
     pub command_line: String,
     /// Disks; the guest calls the first one `vda`.
     pub disks: Vec<DiskConfig>,
+    /// Access keys of I/O processors, by name (`console`, `agent`, `blk0` for
+    /// the first disk and so on, `rng`); whoever is not named has 0 and may access every page.
+    pub io_keys: BTreeMap<String, AccessKey>,
 }
 
 /// One disk of a machine.

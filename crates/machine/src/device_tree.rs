@@ -3,8 +3,11 @@
 
 use vm_fdt::{FdtWriter, FdtWriterResult};
 
+use main_storage::PAGE_SIZE;
+
 use crate::memory_map::{
-    PLIC_BASE, PLIC_SIZE, STORAGE_BASE, VIRTIO_BASE, VIRTIO_STRIDE, interrupt_of_slot,
+    KEY_UNIT_PAGES, KEY_UNIT_PENDING, KEY_UNIT_RESET, PLIC_BASE, PLIC_SIZE, STORAGE_BASE,
+    VIRTIO_BASE, VIRTIO_STRIDE, interrupt_of_slot,
 };
 
 /// What the tree depends on.
@@ -58,6 +61,7 @@ pub(crate) fn write(d: &Description<'_>) -> FdtWriterResult<Vec<u8>> {
     for slot in 0..d.io_processors {
         virtio_slot(&mut fdt, slot)?;
     }
+    key_unit(&mut fdt)?;
     fdt.end_node(soc)?;
 
     fdt.end_node(root)?;
@@ -134,6 +138,15 @@ fn virtio_slot(fdt: &mut FdtWriter, slot: usize) -> FdtWriterResult<()> {
     fdt.end_node(node)
 }
 
+/// For programs that look for it; no driver claims it.
+fn key_unit(fdt: &mut FdtWriter) -> FdtWriterResult<()> {
+    let start = KEY_UNIT_PENDING & !(PAGE_SIZE - 1);
+    let node = fdt.begin_node(&format!("storage-keys@{start:x}"))?;
+    fdt.property_string("compatible", "berth,storage-keys")?;
+    fdt.property_array_u64("reg", &[start, KEY_UNIT_RESET + KEY_UNIT_PAGES - start])?;
+    fdt.end_node(node)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +170,7 @@ mod tests {
             "rv64imafdc_zicntr_zicsr_zifencei_zba_zbb_zbs_sstc_svadu",
             "interrupt-controller@c000000",
             "virtio_mmio@10003000",
+            "storage-keys@1ffff000",
             "console=hvc0",
         ] {
             assert!(text.contains(part), "{part} is missing");

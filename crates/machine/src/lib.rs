@@ -17,17 +17,18 @@ mod device_tree;
 pub mod memory_map;
 mod plic;
 mod sbi;
+mod storage_keys;
 mod vcpu_control;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use engine::{Exit, Vcpu};
+use engine::{Exit, Fence, Vcpu};
 use engine_soft::{Clock, SoftConfig, SoftVcpu};
 use io_processors::{
-    AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, GuestStorage, IoProcessor, OpenDiskError,
-    Processor, Rng, StartError, VirtioDevice, open_disk,
+    AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, GuestStorage, IoProcessor, Mem, MemEnd,
+    OpenDiskError, Processor, Rng, StartError, VirtioDevice, open_disk,
 };
 use storage_window::StorageWindow;
 
@@ -37,6 +38,7 @@ pub use config::{DiskConfig, MAX_DISKS, MAX_VCPUS, MachineConfig};
 use bus::Bus;
 use plic::Plic;
 use sbi::{After, Firmware};
+use storage_keys::{KeyUnit, StorageKeys};
 use vcpu_control::{HartStart, Pass, VcpuControl};
 
 /// How a machine ended.
@@ -68,6 +70,14 @@ pub enum MachineError {
         /// Disks asked for.
         disks: usize,
     },
+    /// An access key for an I/O processor that it does not have.
+    #[error("the machine has no I/O processor \"{name}\" to give an access key; it has {there}")]
+    UnknownIoProcessor {
+        /// The name.
+        name: String,
+        /// The names there are.
+        there: String,
+    },
     /// The guest could not be put into storage.
     #[error(transparent)]
     Boot(#[from] BootError),
@@ -93,6 +103,7 @@ pub struct Machine {
     bus: Arc<Bus>,
     console: ConsoleEnd,
     agent: ChannelEnd,
+    memory: Option<MemEnd>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -118,7 +129,13 @@ impl Machine {
             devices.add(format!("blk{index}"), Blk::new(backend, &format!("berth-{index}")))?;
         }
         devices.add("rng".into(), Rng)?;
+        let mut memory = None;
+        if let Some((device, end)) = Mem::new(window.layout()) {
+            devices.add("mem".into(), device)?;
+            memory = Some(end);
+        }
         let io_processors = devices.processors;
+        set_access_keys(config, &io_processors)?;
 
         let boot = load_guest(config, window, io_processors.len())?;
 
@@ -135,12 +152,14 @@ impl Machine {
         plic.connect(control.handles().to_vec());
         // Every hart is stopped at first, so this start cannot be refused.
         let _ = control.start_hart(0, boot);
-        let bus = Arc::new(Bus { plic, io_processors });
+        let keys = KeyUnit::new(StorageKeys::new(Arc::clone(window)), control.handles().to_vec());
+        let bus = Arc::new(Bus { plic, io_processors, keys });
         let machine = Self {
             control,
             bus,
             console: console_end.clone(),
             agent: agent_end,
+            memory,
             threads: Mutex::default(),
         };
         machine.start_threads(config, window, vcpus, console_end)?;
@@ -157,6 +176,7 @@ impl Machine {
         let firmware = Arc::new(Firmware {
             control: Arc::clone(&self.control),
             window: Arc::clone(window),
+            keys: StorageKeys::new(Arc::clone(window)),
             console: Box::new(move |bytes| console.print(bytes)),
         });
         for (hart, vcpu) in vcpus.into_iter().enumerate() {
@@ -196,6 +216,15 @@ impl Machine {
         self.control.resume();
     }
 
+    /// Has every vCPU forget where it found storage before its next guest
+    /// instruction. Called while the vCPUs are stopped, after the window has
+    /// shrunk and before [`Machine::resume_vcpus`].
+    pub fn forget_translations(&self) {
+        for handle in self.control.handles() {
+            handle.request_fence(Fence::Translations { start: 0, size: u64::MAX });
+        }
+    }
+
     /// The I/O processors, in order of their slots.
     #[must_use]
     pub fn io_processors(&self) -> &[Arc<dyn IoProcessor>] {
@@ -212,6 +241,19 @@ impl Machine {
     #[must_use]
     pub fn agent(&self) -> &ChannelEnd {
         &self.agent
+    }
+
+    /// The host's end of the device by which the guest gets storage behind what
+    /// it booted in, and gives it back. `None` if the window cannot grow.
+    ///
+    /// To expand: grow the window, have every I/O processor acknowledge the new
+    /// address limits, then [`MemEnd::request`]. To shrink: request less, wait;
+    /// then, with the vCPUs stopped and the I/O processors idle, look again how
+    /// much must stay ([`io_processors::MemState::end`]), shrink the window to
+    /// that, [`Machine::forget_translations`], and set the address limits.
+    #[must_use]
+    pub fn memory(&self) -> Option<&MemEnd> {
+        self.memory.as_ref()
     }
 
     /// Waits until the machine has ended, and says how.
@@ -254,6 +296,19 @@ impl Devices<'_> {
     }
 }
 
+fn set_access_keys(
+    config: &MachineConfig,
+    io_processors: &[Arc<dyn IoProcessor>],
+) -> Result<(), MachineError> {
+    for (name, key) in &config.io_keys {
+        let names = || io_processors.iter().map(|one| one.name()).collect::<Vec<_>>().join(", ");
+        let processor = io_processors.iter().find(|one| one.name() == name);
+        let unknown = || MachineError::UnknownIoProcessor { name: name.clone(), there: names() };
+        processor.ok_or_else(unknown)?.set_access_key(*key);
+    }
+    Ok(())
+}
+
 /// Loads the guest; returns where its first hart starts.
 fn load_guest(
     config: &MachineConfig,
@@ -261,13 +316,14 @@ fn load_guest(
     io_processors: usize,
 ) -> Result<HartStart, MachineError> {
     let memory = window.memory();
-    let layout = boot::load(memory, window.size(), &config.kernel, config.initrd.as_deref())?;
+    let storage = window.layout().boot_size();
+    let layout = boot::load(memory, storage, &config.kernel, config.initrd.as_deref())?;
     let mut rng_seed = [0; 64];
     rustix::rand::getrandom(&mut rng_seed, rustix::rand::GetRandomFlags::empty())
         .map_err(|source| MachineError::Host { what: "random numbers", source: source.into() })?;
     let tree = device_tree::write(&device_tree::Description {
         vcpus: config.vcpus.into(),
-        storage: window.size(),
+        storage,
         command_line: &config.command_line,
         initrd: layout.initrd,
         io_processors,
@@ -299,10 +355,9 @@ impl Runner {
                 Pass::Start(HartStart { entry, opaque }) => self.vcpu.riscv().start(entry, opaque),
                 Pass::Go => {}
             }
-            let exit = self.vcpu.run(&*self.bus);
-            self.control.leave(self.hart);
-            match exit {
+            match self.vcpu.run(&*self.bus) {
                 Exit::Kicked => {}
+                // Still inside: the call may read guest storage.
                 Exit::FirmwareCall => match self.firmware.call(self.hart, self.vcpu.riscv()) {
                     After::Continue | After::HartStopped => {}
                     After::End(why) => self.control.end(why),
@@ -314,6 +369,7 @@ impl Runner {
                     ),
                 }),
             }
+            self.control.leave(self.hart);
         }
     }
 

@@ -1,17 +1,20 @@
 //! The guest's firmware: the RISC-V Supervisor Binary Interface,
 //! specification 2.0, provided by the host instead of a program in M-mode.
 //!
-//! Base, TIME, IPI, RFENCE, HSM, SRST and DBCN. [`Call`] is the pure decoding
+//! Base, TIME, IPI, RFENCE, HSM, SRST and DBCN, and Berth's own extension for
+//! storage keys (`docs/storage-keys.md`). [`Call`] is the pure decoding
 //! of a call's registers; [`Firmware`] carries it out.
 
 use std::sync::Arc;
 
 use engine::riscv::RiscvVcpu;
 use engine::{Fence, Interrupt};
+use main_storage::StorageKey;
 use storage_window::StorageWindow;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::MachineEnd;
+use crate::storage_keys::{Cleared, FORGET, StorageKeys};
 use crate::vcpu_control::{HartStart, HartState, VcpuControl};
 
 /// Version 2.0, as the base extension encodes it (section 4.1).
@@ -36,7 +39,9 @@ mod extension {
     pub(super) const HSM: u64 = 0x48_534D;
     pub(super) const SRST: u64 = 0x5352_5354;
     pub(super) const DBCN: u64 = 0x4442_434E;
-    pub(super) const ALL: [u64; 7] = [BASE, TIME, IPI, RFENCE, HSM, SRST, DBCN];
+    /// Of the range for experiments (section 4.8): "SK" below its prefix.
+    pub(super) const STORAGE_KEYS: u64 = 0x0800_534B;
+    pub(super) const ALL: [u64; 8] = [BASE, TIME, IPI, RFENCE, HSM, SRST, DBCN, STORAGE_KEYS];
 }
 
 /// Standard errors (section 3, table 1).
@@ -94,6 +99,16 @@ enum Call {
     },
     ConsoleRead,
     ConsoleWriteByte(u8),
+    InsertKey {
+        address: u64,
+    },
+    SetKey {
+        address: u64,
+        key: StorageKey,
+    },
+    ResetReference {
+        address: u64,
+    },
 }
 
 impl Call {
@@ -131,6 +146,14 @@ impl Call {
             }
             (extension::DBCN, 1) => Self::ConsoleRead,
             (extension::DBCN, 2) => Self::ConsoleWriteByte(a[0].to_le_bytes()[0]),
+            (extension::STORAGE_KEYS, 0) => Self::InsertKey { address: a[0] },
+            (extension::STORAGE_KEYS, 1) => {
+                // Not a byte, or with the bit that no key has.
+                let byte = u8::try_from(a[1]).ok().filter(|byte| byte & 1 == 0);
+                let key = StorageKey::from_byte(byte.ok_or(SbiError::InvalidParam)?);
+                Self::SetKey { address: a[0], key }
+            }
+            (extension::STORAGE_KEYS, 2) => Self::ResetReference { address: a[0] },
             _ => return Err(SbiError::NotSupported),
         })
     }
@@ -154,6 +177,7 @@ pub(crate) type DebugConsole = dyn Fn(&[u8]) + Send + Sync;
 pub(crate) struct Firmware {
     pub(crate) control: Arc<VcpuControl>,
     pub(crate) window: Arc<StorageWindow>,
+    pub(crate) keys: StorageKeys,
     pub(crate) console: Box<DebugConsole>,
 }
 
@@ -206,13 +230,11 @@ impl Firmware {
             Call::HartStart { hart, start } => {
                 let hart = usize::try_from(hart).map_err(|_| SbiError::InvalidParam)?;
                 self.control.hart_state(hart).ok_or(SbiError::InvalidParam)?;
-                if start
-                    .entry
-                    .checked_sub(self.window.guest_base())
-                    .is_none_or(|at| at >= self.window.size())
-                {
-                    return Err(SbiError::InvalidAddress);
-                }
+                let size = self.window.size();
+                self.window
+                    .layout()
+                    .offset(start.entry, 1, size)
+                    .ok_or(SbiError::InvalidAddress)?;
                 self.control.start_hart(hart, start).map_err(|_| SbiError::AlreadyAvailable)?;
             }
             Call::HartStatus(hart) => {
@@ -227,9 +249,31 @@ impl Firmware {
             // Input comes by the console's I/O processor.
             Call::ConsoleRead => return Ok(0),
             Call::ConsoleWriteByte(byte) => (self.console)(&[byte]),
+            Call::InsertKey { address } => {
+                let key = self.keys.insert(address).ok_or(SbiError::InvalidAddress)?;
+                return Ok(key.byte().into());
+            }
+            Call::SetKey { address, key } => {
+                let cleared = self.keys.set(address, key).ok_or(SbiError::InvalidAddress)?;
+                self.forget(cleared, hart, vcpu);
+            }
+            Call::ResetReference { address } => {
+                let reset = self.keys.reset_reference(address);
+                let (code, cleared) = reset.ok_or(SbiError::InvalidAddress)?;
+                self.forget(cleared, hart, vcpu);
+                return Ok(code.into());
+            }
             Call::HartStop | Call::Reset { .. } => return Err(SbiError::NotSupported),
         }
         Ok(0)
+    }
+
+    /// Has every vCPU note the next access to a page anew.
+    fn forget(&self, cleared: Cleared, hart: usize, vcpu: &mut dyn RiscvVcpu) {
+        if cleared.0 {
+            let all: Vec<_> = (0..self.control.handles().len()).collect();
+            self.fence(&all, FORGET, hart, vcpu);
+        }
     }
 
     /// Asks every target at once and waits for all. Meanwhile this vCPU
@@ -254,7 +298,6 @@ impl Firmware {
         let mut buffer = [0; 1024];
         let count = usize::try_from(length).unwrap_or(buffer.len()).min(buffer.len());
         self.window
-            .memory()
             .read_slice(&mut buffer[..count], GuestAddress(address))
             .map_err(|_| SbiError::InvalidParam)?;
         (self.console)(&buffer[..count]);
@@ -274,6 +317,17 @@ mod tests {
         assert_eq!(probe(0x1234), Ok(Call::Value(0)));
         assert_eq!(Call::decode(extension::BASE, 0, [0; 4]), Ok(Call::Value(2 << 24)));
         assert_eq!(Call::decode(0, 0, [0; 4]), Err(SbiError::NotSupported), "legacy console");
+    }
+
+    #[test]
+    fn a_key_is_a_byte_without_its_lowest_bit() {
+        let set = |key| Call::decode(extension::STORAGE_KEYS, 1, [0, key, 0, 0]);
+        let key = StorageKey::from_byte(0xfe);
+        assert_eq!(set(0xfe), Ok(Call::SetKey { address: 0, key }));
+        assert_eq!(
+            (set(1), set(0x100)),
+            (Err(SbiError::InvalidParam), Err(SbiError::InvalidParam))
+        );
     }
 
     #[test]

@@ -9,8 +9,9 @@
 //!                    ↑__________________________|
 //! ```
 //!
-//! Invariant: a vCPU executes guest instructions only between `enter` and the
-//! next `leave`, and `stop` returns only when no vCPU is between the two.
+//! Invariant: a vCPU executes guest instructions, and the firmware reads guest
+//! storage on its behalf, only between `enter` and the next `leave`, and `stop`
+//! returns only when no vCPU is between the two.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;

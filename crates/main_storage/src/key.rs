@@ -1,5 +1,33 @@
 //! Storage keys.
 
+use std::fmt;
+
+/// The access key a transfer is made under: 0 to 15. Under 0 everything is
+/// allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+// Private because it is below 16.
+pub struct AccessKey(u8);
+
+impl AccessKey {
+    /// The access key `number`; `None` if that is not 0 to 15.
+    #[must_use]
+    pub const fn new(number: u8) -> Option<Self> {
+        if number < 16 { Some(Self(number)) } else { None }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl fmt::Display for AccessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// The storage key of one page: access key, fetch protection, reference and
 /// change, at their places in the key byte of System/370.
 ///
@@ -29,21 +57,21 @@ impl StorageKey {
         self.0
     }
 
-    /// The access key, 0 to 15.
+    /// The access key.
     #[must_use]
-    pub const fn access(self) -> u8 {
-        self.0 >> 4
+    pub const fn access(self) -> AccessKey {
+        AccessKey(self.0 >> 4)
     }
 
-    /// Whether a store under access key `key` (0 to 15) is allowed.
+    /// Whether a store under access key `key` is allowed.
     #[must_use]
-    pub const fn allows_store(self, key: u8) -> bool {
-        key == 0 || key == self.access()
+    pub const fn allows_store(self, key: AccessKey) -> bool {
+        key.0 == 0 || key.0 == self.access().0
     }
 
-    /// Whether a fetch under access key `key` (0 to 15) is allowed.
+    /// Whether a fetch under access key `key` is allowed.
     #[must_use]
-    pub const fn allows_fetch(self, key: u8) -> bool {
+    pub const fn allows_fetch(self, key: AccessKey) -> bool {
         self.allows_store(key) || self.0 & Self::FETCH_PROTECTION == 0
     }
 
@@ -66,17 +94,19 @@ mod tests {
 
     #[test]
     fn a_key_protects_stores_always_and_fetches_only_with_fetch_protection() {
+        let [k0, k3, k4] = [0, 3, 4].map(|number| AccessKey::new(number).unwrap());
         let open = StorageKey::from_byte(0x30);
-        assert!(open.allows_store(3) && open.allows_store(0) && !open.allows_store(4));
-        assert!(open.allows_fetch(4));
+        assert!(open.allows_store(k3) && open.allows_store(k0) && !open.allows_store(k4));
+        assert!(open.allows_fetch(k4));
         let closed = StorageKey::from_byte(0x38);
-        assert!(closed.allows_fetch(3) && closed.allows_fetch(0) && !closed.allows_fetch(4));
+        assert!(closed.allows_fetch(k3) && closed.allows_fetch(k0) && !closed.allows_fetch(k4));
+        assert_eq!(AccessKey::new(16), None);
     }
 
     #[test]
     fn reference_and_change_are_where_system_370_has_them() {
         let key = StorageKey::from_byte(0xf5);
-        assert_eq!((key.byte(), key.access()), (0xf4, 15));
+        assert_eq!((key.byte(), key.access().number()), (0xf4, 15));
         assert!(key.referenced() && !key.changed());
     }
 }

@@ -5,11 +5,14 @@
 //! The [`StorageMap`] is the resource manager's data: which partition has which
 //! range. It decides every request, and a [`Refusal`] changes nothing and names
 //! who is in the way. A move it allows is a [`MovePlan`]: from where, to where,
-//! and in which order the pages must be copied.
+//! and in which order the pages must be copied. Two partitions that change
+//! places have an [`ExchangePlan`], and the moves that make one large gap of
+//! many a [`CompactPlan`].
 //!
 //! The host's resource manager owns the only map and drives it; a worker gets
 //! plans and ranges. There is no I/O, no clock and no thread in this crate.
 
+mod compact;
 mod key;
 mod map;
 mod name;
@@ -18,11 +21,14 @@ mod plan;
 mod range;
 mod size;
 
-pub use key::StorageKey;
-pub use map::{Occupant, Partition, Refusal, StorageMap};
+pub use compact::{CompactPlan, PlannedMove};
+pub use key::{AccessKey, StorageKey};
+pub use map::{Change, Occupant, Partition, Refusal, ResizePlan, StorageMap};
 pub use name::{NameError, PartitionName};
 pub use picture::{Owner, Segment};
-pub use plan::{Direction, MovePlan, PageStep, PageSteps, PlanError};
+pub use plan::{
+    Direction, ExchangePlan, ExchangeStep, ExchangeSteps, MovePlan, PageStep, PageSteps, PlanError,
+};
 pub use range::{RangeError, StorageRange};
 pub use size::{ParseSizeError, Size};
 

@@ -1,151 +1,28 @@
 //! The resource manager's data: who has which range of main storage.
 
-use std::fmt;
+mod exchange;
+mod partition;
+mod refusal;
+mod resize;
+
+pub use partition::{Change, Partition};
+pub use refusal::{Occupant, Refusal};
+pub use resize::ResizePlan;
 
 use crate::{BLOCK_SIZE, MovePlan, PartitionName, PlanError, RangeError, Size, StorageRange};
 
-/// A partition on the map.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Partition {
-    name: PartitionName,
-    range: StorageRange,
-    moving_to: Option<StorageRange>,
-}
-
-impl Partition {
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &PartitionName {
-        &self.name
-    }
-
-    /// The range it runs in.
-    #[must_use]
-    pub fn range(&self) -> StorageRange {
-        self.range
-    }
-
-    /// The range held for it while a move is under way.
-    #[must_use]
-    pub fn moving_to(&self) -> Option<StorageRange> {
-        self.moving_to
-    }
-
-    fn held(&self) -> impl Iterator<Item = StorageRange> + '_ {
-        std::iter::once(self.range).chain(self.moving_to)
-    }
-}
-
-/// Who is in the way, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Occupant {
-    /// The partition.
-    pub name: PartitionName,
-    /// Its range that overlaps the wanted one.
-    pub range: StorageRange,
-}
-
-/// Why the resource manager refused. Nothing has changed.
-///
-/// The operator is to blame (or the host file): each message names the cause
-/// and what would help.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Empty or unaligned.
-    #[error(transparent)]
-    Range(#[from] RangeError),
-    /// It ends after main storage does.
-    #[error(
-        "{range} ends past main storage, which has {total}; choose a lower origin or a smaller size"
-    )]
-    OutsideMainStorage {
-        /// What was wanted.
-        range: StorageRange,
-        /// Bytes of main storage.
-        total: Size,
-    },
-    /// Main storage is handed out in larger units than blocks.
-    #[error(
-        "{range} is not in units of {unit}, the size of main storage's pages; choose multiples of it"
-    )]
-    Unit {
-        /// What was wanted.
-        range: StorageRange,
-        /// Bytes of a unit.
-        unit: Size,
-    },
-    /// Other partitions use it.
-    #[error("{range} is not free: {} in the way; move it first or choose another origin", Occupants(.by))]
-    InTheWay {
-        /// What was wanted.
-        range: StorageRange,
-        /// Everybody who has a part of it, by ascending origin.
-        by: Vec<Occupant>,
-    },
-    /// No gap is large enough.
-    #[error("no gap of {size}: the largest is {largest}; move partitions together or ask for less")]
-    NoRoom {
-        /// What was wanted.
-        size: Size,
-        /// The largest gap.
-        largest: Size,
-    },
-    /// There is no such partition.
-    #[error("there is no partition \"{0}\" in main storage; `berth status` lists them")]
-    Unknown(PartitionName),
-    /// There already is one of this name.
-    #[error("there already is a partition \"{0}\" in main storage; choose another name")]
-    NameTaken(PartitionName),
-    /// It is where it should go.
-    #[error("\"{name}\" is already at {origin}; choose another origin")]
-    AlreadyThere {
-        /// The partition.
-        name: PartitionName,
-        /// Its origin.
-        origin: Size,
-    },
-    /// A move of this partition is under way.
-    #[error("\"{0}\" is being moved; try again when that has ended")]
-    Moving(PartitionName),
-    /// No move of this partition is under way. The host is to blame.
-    #[error("\"{0}\" is not being moved")]
-    NotMoving(PartitionName),
-}
-
-impl Refusal {
-    /// The partitions in the way, if that is the reason.
-    #[must_use]
-    pub fn in_the_way(&self) -> &[Occupant] {
-        match self {
-            Self::InTheWay { by, .. } => by,
-            _ => &[],
-        }
-    }
-}
-
-struct Occupants<'a>(&'a [Occupant]);
-
-impl fmt::Display for Occupants<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, occupant) in self.0.iter().enumerate() {
-            let comma = if index == 0 { "" } else { ", " };
-            write!(f, "{comma}\"{}\" ({})", occupant.name, occupant.range)?;
-        }
-        f.write_str(if self.0.len() == 1 { " is" } else { " are" })
-    }
-}
-
 /// The map of main storage: its size and who has which range.
 ///
-/// While a partition is moved ([`StorageMap::begin_move`]) it holds both
+/// While a partition is moved, exchanged or resized (`begin_…`) it holds both
 /// ranges, so that nobody is given the one before the other is left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorageMap {
     total: u64,
     // What origins and sizes are multiples of; a multiple of BLOCK_SIZE.
     unit: u64,
-    // By ascending origin; no range held by one is held by another, and all
-    // end within `total`.
+    // By ascending origin. All ranges held end within `total`, and none of one
+    // partition overlaps one of another, save that two that are exchanged hold
+    // (parts of) each other's.
     partitions: Vec<Partition>,
 }
 
@@ -195,11 +72,11 @@ impl StorageMap {
 
     /// Everybody but `except` who holds a part of `range`, by ascending origin.
     #[must_use]
-    pub fn in_the_way(&self, range: StorageRange, except: Option<&PartitionName>) -> Vec<Occupant> {
+    pub fn in_the_way(&self, range: StorageRange, except: &[&PartitionName]) -> Vec<Occupant> {
         let mut by: Vec<_> = self
             .partitions
             .iter()
-            .filter(|partition| Some(&partition.name) != except)
+            .filter(|partition| !except.contains(&&partition.name))
             .filter_map(|partition| {
                 let range = partition.held().find(|held| held.overlaps(range))?;
                 Some(Occupant { name: partition.name.clone(), range })
@@ -215,13 +92,18 @@ impl StorageMap {
     /// [`Refusal::Unit`], [`Refusal::OutsideMainStorage`] or
     /// [`Refusal::InTheWay`].
     pub fn check(&self, name: &PartitionName, range: StorageRange) -> Result<(), Refusal> {
+        self.check_for(&[name], range)
+    }
+
+    /// As [`StorageMap::check`], for several who may use it together.
+    fn check_for(&self, who: &[&PartitionName], range: StorageRange) -> Result<(), Refusal> {
         if range.origin() % self.unit != 0 || range.size() % self.unit != 0 {
             return Err(Refusal::Unit { range, unit: Size(self.unit) });
         }
         if range.end() > self.total {
             return Err(Refusal::OutsideMainStorage { range, total: Size(self.total) });
         }
-        let by = self.in_the_way(range, Some(name));
+        let by = self.in_the_way(range, who);
         if by.is_empty() { Ok(()) } else { Err(Refusal::InTheWay { range, by }) }
     }
 
@@ -234,7 +116,7 @@ impl StorageMap {
             return Err(Refusal::NameTaken(name));
         }
         self.check(&name, range)?;
-        self.partitions.push(Partition { name, range, moving_to: None });
+        self.partitions.push(Partition { name, range, change: None });
         self.sort();
         Ok(())
     }
@@ -267,16 +149,9 @@ impl StorageMap {
     /// [`Refusal`]: unknown, already moving, already there, outside or in
     /// somebody's way.
     pub fn plan_move(&self, name: &PartitionName, origin: u64) -> Result<MovePlan, Refusal> {
-        let partition = self.get(name).ok_or_else(|| Refusal::Unknown(name.clone()))?;
-        if partition.moving_to.is_some() {
-            return Err(Refusal::Moving(name.clone()));
-        }
-        let plan = MovePlan::new(partition.range, origin).map_err(|error| match error {
-            PlanError::Range(error) => Refusal::Range(error),
-            PlanError::AlreadyThere => {
-                Refusal::AlreadyThere { name: name.clone(), origin: Size(origin) }
-            }
-        })?;
+        let partition = self.idle(name)?;
+        let plan =
+            MovePlan::new(partition.range, origin).map_err(|error| refused(name, origin, error))?;
         self.check(name, plan.to())?;
         Ok(plan)
     }
@@ -288,7 +163,7 @@ impl StorageMap {
     /// As for [`StorageMap::plan_move`].
     pub fn begin_move(&mut self, name: &PartitionName, origin: u64) -> Result<MovePlan, Refusal> {
         let plan = self.plan_move(name, origin)?;
-        self.get_mut(name)?.moving_to = Some(plan.to());
+        self.get_mut(name)?.change = Some(Change::Move(plan.to()));
         Ok(plan)
     }
 
@@ -297,9 +172,8 @@ impl StorageMap {
     /// # Errors
     /// [`Refusal::Unknown`] or [`Refusal::NotMoving`].
     pub fn commit_move(&mut self, name: &PartitionName) -> Result<(), Refusal> {
-        let partition = self.get_mut(name)?;
-        let to = partition.moving_to.take().ok_or_else(|| Refusal::NotMoving(name.clone()))?;
-        partition.range = to;
+        let to = self.end_move(name)?;
+        self.get_mut(name)?.range = to;
         self.sort();
         Ok(())
     }
@@ -309,8 +183,7 @@ impl StorageMap {
     /// # Errors
     /// [`Refusal::Unknown`] or [`Refusal::NotMoving`].
     pub fn abandon_move(&mut self, name: &PartitionName) -> Result<(), Refusal> {
-        let taken = self.get_mut(name)?.moving_to.take();
-        taken.map(|_| ()).ok_or_else(|| Refusal::NotMoving(name.clone()))
+        self.end_move(name).map(|_| ())
     }
 
     /// Begins and commits a move at once, for a partition that is not running.
@@ -324,7 +197,9 @@ impl StorageMap {
     }
 
     /// Takes the partition off the map and returns what it held: its range
-    /// and, in the middle of a move, its destination.
+    /// and, in the middle of a change, the range it would have got. One it was
+    /// being exchanged with keeps what it holds until that is committed or
+    /// abandoned.
     ///
     /// # Errors
     /// [`Refusal::Unknown`].
@@ -371,6 +246,26 @@ impl StorageMap {
         gaps
     }
 
+    /// The partition, if no change of it is under way.
+    fn idle(&self, name: &PartitionName) -> Result<&Partition, Refusal> {
+        let partition = self.get(name).ok_or_else(|| Refusal::Unknown(name.clone()))?;
+        match &partition.change {
+            None => Ok(partition),
+            Some(change) => Err(Refusal::Busy { name: name.clone(), change: change.as_str() }),
+        }
+    }
+
+    fn end_move(&mut self, name: &PartitionName) -> Result<StorageRange, Refusal> {
+        let partition = self.get_mut(name)?;
+        match partition.change {
+            Some(Change::Move(to)) => {
+                partition.change = None;
+                Ok(to)
+            }
+            _ => Err(Refusal::NotUnderWay { name: name.clone(), change: "moved" }),
+        }
+    }
+
     fn get_mut(&mut self, name: &PartitionName) -> Result<&mut Partition, Refusal> {
         self.partitions
             .iter_mut()
@@ -380,6 +275,19 @@ impl StorageMap {
 
     fn sort(&mut self) {
         self.partitions.sort_by_key(|partition| partition.range.origin());
+    }
+}
+
+/// Why there is no plan that takes `name` to `origin`.
+fn refused(name: &PartitionName, origin: u64, error: PlanError) -> Refusal {
+    match error {
+        PlanError::Range(error) => Refusal::Range(error),
+        PlanError::AlreadyThere => {
+            Refusal::AlreadyThere { name: name.clone(), origin: Size(origin) }
+        }
+        PlanError::Shared(range) => {
+            Refusal::InTheWay { range, by: vec![Occupant { name: name.clone(), range }] }
+        }
     }
 }
 

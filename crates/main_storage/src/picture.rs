@@ -1,13 +1,13 @@
 //! Main storage as a picture shows it.
 
-use crate::{PartitionName, StorageMap, StorageRange};
+use crate::{Change, Partition, PartitionName, StorageMap, StorageRange};
 
 /// Who has a piece of main storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
     /// A partition runs in it.
     Partition(PartitionName),
-    /// A partition is being moved to it; nobody else gets it.
+    /// A partition is being moved or expanded to it; nobody else gets it.
     Reserved(PartitionName),
     /// Nobody.
     Gap,
@@ -30,14 +30,22 @@ impl StorageMap {
     pub fn picture(&self) -> Vec<Segment> {
         let mut taken: Vec<(StorageRange, Owner)> = Vec::new();
         for partition in self.partitions() {
-            let name = partition.name().clone();
-            let reserved = partition.moving_to().into_iter();
-            taken.extend(
-                reserved
-                    .flat_map(|to| to.without(partition.range()))
-                    .map(|range| (range, Owner::Reserved(name.clone()))),
-            );
-            taken.push((partition.range(), Owner::Partition(name)));
+            let name = partition.name();
+            // The other one of an exchange still runs in what is held for this one.
+            let partner = match partition.change() {
+                Some(Change::Exchange { with, .. }) => self.get(with),
+                _ => None,
+            };
+            let reserved = partition.change().into_iter().flat_map(|change| {
+                change.to().without(partition.range()).flat_map(move |piece| {
+                    match partner.map(Partition::range) {
+                        Some(range) => piece.without(range).collect(),
+                        None => vec![piece],
+                    }
+                })
+            });
+            taken.extend(reserved.map(|range| (range, Owner::Reserved(name.clone()))));
+            taken.push((partition.range(), Owner::Partition(name.clone())));
         }
         taken.sort_by_key(|(range, _)| range.origin());
         let mut segments = Vec::new();

@@ -87,6 +87,12 @@ impl StorageRange {
         self.size / PAGE_SIZE
     }
 
+    /// Whether the byte at `offset` of main storage is in it.
+    #[must_use]
+    pub const fn contains(self, offset: u64) -> bool {
+        self.origin <= offset && offset < self.end()
+    }
+
     /// Whether the two have a byte in common.
     #[must_use]
     pub const fn overlaps(self, other: Self) -> bool {

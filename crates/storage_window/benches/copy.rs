@@ -46,5 +46,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             bench.flight_us,
         );
     }
+    let bench = storage_window::bench::exchange(256 * M, 15)?;
+    println!(
+        "\nexchange of two 256M: loop {:.1}G/s, exchange {:.1}G/s, ratio {:.2}, pause {:.1} ms",
+        bench.bare_loop / 1e9,
+        bench.exchange / 1e9,
+        bench.exchange_vs_loop,
+        bench.pause_us / 1e3
+    );
     Ok(())
 }

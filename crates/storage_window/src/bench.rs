@@ -3,6 +3,8 @@
 //! All three copy the same bytes between mappings of the same kind and state:
 //! shared, populated before the clock starts.
 
+mod exchange;
+
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +15,8 @@ use main_storage::{BLOCK_SIZE, MovePlan, PAGE_SIZE, PlanError, RangeError, Stora
 use crate::copy_page;
 use crate::mapping::Mapping;
 use crate::{Backing, CreateError, MainStorage, MapError, RelocateError, StorageWindow};
+
+pub use exchange::{ExchangeBench, exchange};
 
 /// Why there is no measurement.
 #[derive(Debug, thiserror::Error)]

@@ -11,10 +11,14 @@ pub(crate) enum Point {
     Populate,
     /// Making a chunk read only.
     Protect,
+    /// One step of an exchange.
+    Swap,
     /// Looking for holes.
     Scan,
     /// Punching a hole.
     Punch,
+    /// Mapping what is added to a window.
+    MapTail,
     /// Moving the keys' mapping into the window.
     RemapKeys,
     /// Moving the storage's mapping into the window.

@@ -26,17 +26,25 @@
 //!
 //! Only `copy` and `commit` belong into the guest's pause: destination pages
 //! and page tables are made in `prepare`, and moved under the window's address
-//! in `commit`. Who may use which range is not decided here: the resource
+//! in `commit`.
+//!
+//! A window also grows and shrinks at its end ([`StorageWindow::grow`],
+//! [`StorageWindow::shrink`]); where its guest sees the parts, the
+//! [`GuestLayout`] says. Who may use which range is not decided here: the resource
 //! manager does that (crate `main_storage`).
 #![expect(unsafe_code, reason = "maps, copies and remaps memory that guests use")]
 
+mod adopt;
 mod backing;
 mod copy_page;
+mod exchange;
 mod fault;
 mod flight;
+mod layout;
 mod live;
 mod mapping;
 mod relocate;
+mod resize;
 mod runs;
 mod storage;
 mod transfer;
@@ -44,9 +52,13 @@ mod window;
 
 pub mod bench;
 
+pub use adopt::{Adopted, Adoption};
 pub use backing::{Backing, HugePage};
+pub use exchange::{Exchange, ExchangeReport};
+pub use layout::{GuestLayout, HOT_PLUG_ALIGNMENT};
 pub use live::{CHUNK, Slid, SlideReport};
 pub use relocate::{Committed, Copied, CopyReport, Prepared, Progress, RelocateError};
+pub use resize::ResizeError;
 pub use storage::{CreateError, DiscardError, MainStorage};
 pub use window::{MapError, StorageWindow};
 

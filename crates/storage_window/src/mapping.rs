@@ -84,7 +84,7 @@ impl Mapping {
         offset: u64,
         length: usize,
     ) -> io::Result<()> {
-        self.map_part(file, offset, &(0..length))
+        self.map_file_at(0, file, offset, length)
     }
 
     /// Maps the bytes `part` of this range to those of `file` that lie as far
@@ -95,34 +95,40 @@ impl Mapping {
         offset: u64,
         part: &Range<usize>,
     ) -> io::Result<()> {
-        self.holds(part)?;
+        self.map_file_at(part.start, file, offset + part.start as u64, part.len())
+    }
+
+    /// Maps `length` bytes of `file` from `offset`, `at` bytes (a multiple of
+    /// the page size) from the start, instead of what was there.
+    pub(crate) fn map_file_at(
+        &self,
+        at: usize,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        length: usize,
+    ) -> io::Result<()> {
+        self.check(at, length)?;
         // SAFETY: replaces pages inside this value's own range. Whoever holds
         // pointers into it reads and writes shared memory either way.
         unsafe {
             rustix::mm::mmap(
-                self.base.add(part.start).cast(),
-                part.len(),
+                self.base.add(at).cast(),
+                length,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE,
                 file,
-                offset + part.start as u64,
+                offset,
             )?;
         }
         Ok(())
-    }
-
-    /// Whether `part` is a part of this range that is not empty.
-    fn holds(&self, part: &Range<usize>) -> io::Result<()> {
-        let held = part.start < part.end && part.end <= self.length;
-        if held { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
     }
 
     /// Moves the pages `part` of `other`, with their page tables, to the same
     /// part of this range, instead of what was there. `other` stays mapped.
     /// When it fails, what was there may be gone.
     pub(crate) fn take_part(&self, other: &Self, part: &Range<usize>) -> io::Result<()> {
-        self.holds(part)?;
-        other.holds(part)?;
+        self.check(part.start, part.len())?;
+        other.check(part.start, part.len())?;
         // SAFETY: the part lies within both values' own ranges. DONTUNMAP
         // keeps `other`'s addresses mapped, so that it still owns them all.
         unsafe {
@@ -140,7 +146,7 @@ impl Mapping {
     /// Makes `part` writable, or only readable: whoever stores there then gets
     /// SIGSEGV.
     pub(crate) fn protect(&self, part: &Range<usize>, write: bool) -> io::Result<()> {
-        self.holds(part)?;
+        self.check(part.start, part.len())?;
         let write = if write { MprotectFlags::WRITE } else { MprotectFlags::empty() };
         // SAFETY: pages inside this value's own range; loads go on, and who
         // stores is made to wait by the module `flight`.
@@ -228,11 +234,39 @@ impl Mapping {
     /// Makes everything in it inaccessible.
     #[cfg(test)]
     pub(crate) fn revoke(&self) {
-        // SAFETY: replaces this value's own pages.
+        self.hide(0, self.length).unwrap();
+    }
+
+    /// Makes `length` bytes from `at` inaccessible. The addresses stay
+    /// reserved: nothing else can come to lie there.
+    pub(crate) fn hide(&self, at: usize, length: usize) -> io::Result<()> {
+        self.check(at, length)?;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: replaces pages of this value's own.
         unsafe {
-            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-            rustix::mm::mmap_anonymous(self.base.cast(), self.length, ProtFlags::empty(), flags)
-                .unwrap();
+            let start = self.base.add(at).cast();
+            rustix::mm::mmap_anonymous(start, length, ProtFlags::empty(), flags)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the memory behind `length` bytes from `at` back to the host; they
+    /// read as zero then, here and in every other mapping of the file.
+    pub(crate) fn discard(&self, at: usize, length: usize) -> io::Result<()> {
+        fault::check(Point::Punch)?;
+        self.check(at, length)?;
+        // SAFETY: inside this value's range, which is shared memory whose
+        // content anybody may change at any time.
+        unsafe {
+            let start = self.base.add(at).cast();
+            Ok(rustix::mm::madvise(start, length, Advice::LinuxRemove)?)
+        }
+    }
+
+    fn check(&self, at: usize, length: usize) -> io::Result<()> {
+        match at.checked_add(length) {
+            Some(end) if end <= self.length => Ok(()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 
@@ -241,9 +275,7 @@ impl Mapping {
     /// leaves it to the first touch.
     pub(crate) fn populate(&self, offset: usize, length: usize, write: bool) -> io::Result<()> {
         fault::check(Point::Populate)?;
-        if offset.checked_add(length).is_none_or(|end| end > self.length) {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
+        self.check(offset, length)?;
         let advice = if write { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
         // SAFETY: inside this value's range; populating changes no content.
         match unsafe { rustix::mm::madvise(self.base.add(offset).cast(), length, advice) } {
@@ -255,7 +287,7 @@ impl Mapping {
     /// For each page of `part`, whether it surely has content: set in the
     /// lowest bit. Those that were swapped out are missing.
     pub(crate) fn resident(&self, part: &Range<usize>) -> io::Result<Vec<u8>> {
-        self.holds(part)?;
+        self.check(part.start, part.len())?;
         let mut pages = vec![0; part.len().div_ceil(PAGE_SIZE as usize)];
         // SAFETY: asks about this value's own range; the vector has a byte for
         // each of its pages.

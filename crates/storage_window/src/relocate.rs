@@ -88,7 +88,7 @@ pub(crate) struct Beside {
     pub(crate) keys: Mapping,
     // Addresses for the window's old page tables: taking them down takes long,
     // and is done when the guest runs again.
-    spare: Mapping,
+    pub(crate) spare: Mapping,
 }
 
 impl Beside {
@@ -98,6 +98,25 @@ impl Beside {
 }
 
 impl Move {
+    /// Claims `window` for `plan`, which begins where the window is.
+    pub(crate) fn claim(
+        window: &Arc<StorageWindow>,
+        storage: BorrowedFd<'_>,
+        keys: BorrowedFd<'_>,
+        plan: &MovePlan,
+    ) -> Result<Self, RelocateError> {
+        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(MapError::Host);
+        let (storage, keys) = (own(storage)?, own(keys)?);
+        if !window.claim() {
+            return Err(RelocateError::Busy);
+        }
+        let relocation = Self { window: Arc::clone(window), plan: *plan, storage, keys };
+        if !window.shows(plan.from()) {
+            return Err(RelocateError::NotHere { from: plan.from(), origin: window.origin() });
+        }
+        Ok(relocation)
+    }
+
     pub(crate) fn view(&self) -> View {
         View { storage: self.window.storage.base(), keys: self.window.keys.base() }
     }
@@ -120,7 +139,7 @@ impl Move {
     }
 
     /// Shows `range` in the window.
-    fn show(&self, range: StorageRange) -> io::Result<()> {
+    pub(crate) fn show(&self, range: StorageRange) -> io::Result<()> {
         let (offset, length) = keys_of(range);
         let (storage, keys) = (self.storage.as_fd(), self.keys.as_fd());
         self.window.keys.map_file(keys, offset, length as usize)?;
@@ -204,16 +223,8 @@ impl StorageWindow {
         keys_fd: BorrowedFd<'_>,
         plan: &MovePlan,
     ) -> Result<Prepared, RelocateError> {
-        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(MapError::Host);
-        let (storage, keys) = (own(storage_fd)?, own(keys_fd)?);
         inside(storage_fd, keys_fd, plan.to())?;
-        if !self.claim() {
-            return Err(RelocateError::Busy);
-        }
-        let relocation = Move { window: Arc::clone(self), plan: *plan, storage, keys };
-        if !self.shows(plan.from()) {
-            return Err(RelocateError::NotHere { from: plan.from(), origin: self.origin() });
-        }
+        let relocation = Move::claim(self, storage_fd, keys_fd, plan)?;
         relocation.discard(plan.to(), plan.from()).map_err(RelocateError::Clear)?;
         let beside = relocation.beside(plan.to()).map_err(MapError::Host)?;
         let mut prepared = Prepared { inner: Some((relocation, beside)), populated: Vec::new() };

@@ -85,7 +85,7 @@ fn ask(
     Ok(())
 }
 
-fn append(all: &mut Vec<Run>, pages: Range<u64>, data: bool) {
+pub(crate) fn append(all: &mut Vec<Run>, pages: Range<u64>, data: bool) {
     match all.last_mut() {
         _ if pages.is_empty() => {}
         Some(last) if last.data == data => last.pages.end = pages.end,

@@ -11,8 +11,8 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::fault::{Point, once, with};
 use crate::{
-    Backing, Committed, Copied, MainStorage, MapError, RelocateError, Slid, SlideReport,
-    StorageWindow,
+    Backing, Committed, Copied, MainStorage, MapError, RelocateError, ResizeError, Slid,
+    SlideReport, StorageWindow,
 };
 
 const BASE: u64 = 0x8000_0000;
@@ -100,13 +100,22 @@ impl World {
         ]
     }
 
+    /// Guest physical address of the byte at window offset `offset`.
+    fn address(&self, offset: usize) -> GuestAddress {
+        let (layout, offset) = (self.window.layout(), offset as u64);
+        GuestAddress(match offset.checked_sub(layout.boot_size()) {
+            Some(behind) => layout.hot_plug_base() + behind,
+            None => layout.base() + offset,
+        })
+    }
+
     /// As an I/O processor writes it; the key as a vCPU sets it.
     fn write(&mut self, page: usize, seed: u64) {
         let page = page % self.written.len();
         let bytes = page * PAGE_SIZE as usize..(page + 1) * PAGE_SIZE as usize;
         noise(seed, &mut self.content[bytes.clone()]);
-        let address = GuestAddress(BASE + bytes.start as u64);
-        self.window.memory().write_slice(&self.content[bytes], address).unwrap();
+        let address = self.address(bytes.start);
+        self.window.write_slice(&self.content[bytes], address).unwrap();
         self.written[page] = true;
         self.set_key(page, seed as u8 | 2);
     }
@@ -162,10 +171,15 @@ impl World {
         for page in (0..self.written.len()).filter(|page| self.written[*page]) {
             let bytes = page * PAGE_SIZE as usize..(page + 1) * PAGE_SIZE as usize;
             let mut seen = vec![0; PAGE_SIZE as usize];
-            let address = GuestAddress(BASE + bytes.start as u64);
-            self.window.memory().read_slice(&mut seen, address).unwrap();
+            self.window.read_slice(&mut seen, self.address(bytes.start)).unwrap();
             assert!(seen == self.content[bytes], "page {page}");
         }
+        // Not even a pointer is made to what is behind the end.
+        let end = self.address(length - 1).0 + 1;
+        for outside in [end - 1, end, end + M, end + 100 * M, u64::MAX - 1] {
+            assert!(self.window.write_slice(&[1, 2], GuestAddress(outside)).is_err());
+        }
+        self.window.key_cell(self.keys.len()).store(0xff, Ordering::Relaxed);
         assert!(Self::neighbours(&self.main) == self.neighbours, "neighbours");
         for free in range(1, BLOCKS - 2).without(self.at) {
             assert_eq!(self.main.resident(free).unwrap(), 0, "{free}");
@@ -182,11 +196,11 @@ fn a_window_shows_its_range_and_nothing_else() {
     world.fill();
     world.check();
     let window = &world.window;
-    assert_eq!((window.size(), window.guest_base()), (4 * M, BASE));
+    assert_eq!((window.size(), window.layout().base()), (4 * M, BASE));
     for outside in [BASE - 1, BASE + 4 * M, 0, u64::MAX] {
-        assert!(window.memory().write_slice(&[1], GuestAddress(outside)).is_err());
+        assert!(window.write_slice(&[1], GuestAddress(outside)).is_err());
     }
-    assert!(window.memory().write_slice(&[1, 2], GuestAddress(BASE + 4 * M - 1)).is_err());
+    assert!(window.write_slice(&[1, 2], GuestAddress(BASE + 4 * M - 1)).is_err());
     window.key_cell(usize::MAX).store(0xff, Ordering::Relaxed);
     // SAFETY: the first byte of a mapped window.
     let first = unsafe { window.host_base().read_volatile() };
@@ -303,6 +317,82 @@ fn one_move_at_a_time_and_only_from_where_it_is() {
     assert!(matches!(world.prepare(&outside), Err(RelocateError::Map(_))));
     drop(world.prepare(&plan).unwrap());
     world.check();
+}
+
+#[test]
+fn a_window_grows_where_its_guest_sees_it_and_shrinks_again() {
+    let mut world = World::new(3, 4);
+    world.fill();
+    world.grow(6, None);
+    let hot = world.window.layout().hot_plug_base();
+    assert_eq!(hot, BASE + crate::HOT_PLUG_ALIGNMENT);
+    world.write(5 * PAGES_PER_BLOCK as usize, 77);
+    world.check();
+    let mut seen = [0; 64];
+    world.window.read_slice(&mut seen, GuestAddress(hot + M)).unwrap();
+    assert_eq!(seen, world.content[5 * M as usize..5 * M as usize + 64]);
+    assert!(world.window.read_slice(&mut seen, GuestAddress(BASE + 4 * M - 8)).is_err(), "a gap");
+    world.shrink(5);
+    world.check();
+    world.grow(6, None);
+    world.check();
+}
+
+#[test]
+fn a_window_changes_its_size_only_within_its_bounds() {
+    let world = World::new(3, 4);
+    let grow = |main: &MainStorage, after| {
+        world.window.grow(main.storage_fd(), main.keys_fd(), after).unwrap_err()
+    };
+    assert!(matches!(grow(&world.main, range(4, 6)), ResizeError::NotThis { .. }));
+    assert!(matches!(grow(&world.main, range(3, 3)), ResizeError::NotThis { .. }));
+    let outside = grow(&world.main, range(3, BLOCKS - 2));
+    assert!(matches!(outside, ResizeError::Map(MapError::Outside { .. })));
+    let large = MainStorage::create(4 * BLOCKS * M, Backing::Memfd).unwrap();
+    let far = grow(&large, range(3, REACH / M + 1));
+    assert!(matches!(far, ResizeError::Map(MapError::Reach { .. })));
+    let shrink = |after| world.window.shrink(after).unwrap_err();
+    assert!(matches!(shrink(range(3, 3)), ResizeError::Boot { .. }));
+    assert!(matches!(shrink(range(3, 5)), ResizeError::NotThis { .. }));
+    let moving = world.prepare(&world.plan(8)).unwrap();
+    assert!(matches!(grow(&world.main, range(3, 5)), ResizeError::Busy));
+    assert!(matches!(shrink(range(3, 4)), ResizeError::Busy));
+    drop(moving);
+    world.check();
+}
+
+#[test]
+fn what_is_discarded_reads_as_zero_even_if_the_host_keeps_it() {
+    for (failing, moving) in [(None, false), (Some(Point::Punch), false), (None, true)] {
+        let mut world = World::new(3, 4);
+        world.fill();
+        let plan = world.plan(5);
+        let prepared = moving.then(|| world.prepare(&plan).unwrap());
+        let pages = 100..300;
+        let count = pages.len() as u64 * PAGE_SIZE;
+        with(failing, || world.window.discard(100 * PAGE_SIZE, count));
+        world.window.discard(4 * M - PAGE_SIZE, 2 * PAGE_SIZE);
+        world.window.discard(5, PAGE_SIZE);
+        world.window.discard(u64::MAX - PAGE_SIZE + 1, PAGE_SIZE);
+        world.content[100 * KEY_PAGE..300 * KEY_PAGE].fill(0);
+        world.keys[pages.clone()].fill(0);
+        world.written[pages].fill(false);
+        world.inflated = failing.is_some() || moving;
+        drop(prepared);
+        world.check();
+    }
+}
+
+#[test]
+fn main_storage_that_keeps_its_pages_keeps_those_that_are_discarded() {
+    let main = MainStorage::create(4 * M, Backing::Reserved).unwrap();
+    let window = map(&main, range(1, 2));
+    window.write_slice(&[7; KEY_PAGE], GuestAddress(BASE + M)).unwrap();
+    let blocks = || rustix::fs::fstat(main.storage_fd()).unwrap().st_blocks;
+    let before = blocks();
+    window.discard(M, M);
+    assert_eq!(blocks(), before);
+    assert!(read(main.storage_fd(), 2 * M, KEY_PAGE).iter().all(|byte| *byte == 0));
 }
 
 #[test]
@@ -427,6 +517,8 @@ enum Operation {
     Move(u64, usize, Option<Point>),
     GiveUp(u64, u64),
     Undo(u64),
+    Grow(u64, Option<Point>),
+    Shrink(u64),
 }
 
 fn slide_fault() -> impl Strategy<Value = Option<(Point, u32)>> {
@@ -465,6 +557,9 @@ fn operation() -> impl Strategy<Value = Operation> {
         4 => (1..BLOCKS, slide_fault()).prop_map(|(to, fault)| Operation::Slide(to, fault)),
         1 => (1..BLOCKS, 1u64..6).prop_map(|(to, after)| Operation::SlideAndGiveUp(to, after)),
         1 => (1..BLOCKS).prop_map(Operation::SlideAndUndo),
+        2 => (1u64..6, prop::sample::select(vec![None, None, Some(Point::Punch), Some(Point::MapTail)]))
+            .prop_map(|(by, point)| Operation::Grow(by, point)),
+        2 => (1u64..6).prop_map(Operation::Shrink),
     ]
 }
 
@@ -522,6 +617,33 @@ impl World {
         }
     }
 
+    fn resize(&mut self, after: StorageRange) {
+        let pages = after.pages() as usize;
+        self.content.resize(after.size() as usize, 0);
+        self.keys.resize(pages, 0);
+        self.written.resize(pages, false);
+        self.at = after;
+    }
+
+    fn grow(&mut self, blocks: u64, point: Option<Point>) {
+        let after = range(self.at.origin() / M, blocks);
+        let (storage, keys) = (self.main.storage_fd(), self.main.keys_fd());
+        let result = with(point, || self.window.grow(storage, keys, after));
+        assert_eq!(result.is_ok(), point.is_none(), "{result:?}");
+        if result.is_ok() {
+            self.resize(after);
+        }
+    }
+
+    fn shrink(&mut self, blocks: u64) {
+        let after = range(self.at.origin() / M, blocks);
+        self.window.shrink(after).unwrap();
+        for left in self.at.without(after) {
+            self.main.discard(left).unwrap();
+        }
+        self.resize(after);
+    }
+
     fn step(&mut self, operation: &Operation) {
         match *operation {
             Operation::Write(page, seed) => self.write(page, seed),
@@ -562,6 +684,19 @@ impl World {
             Operation::Undo(to) => {
                 let Some(plan) = self.legal(to) else { return };
                 self.committed(&plan).undo().unwrap();
+            }
+            Operation::Grow(by, point) => {
+                let blocks = self.at.size() / M + by;
+                if self.at.origin() / M + blocks < BLOCKS {
+                    self.grow(blocks, point);
+                }
+            }
+            Operation::Shrink(by) => {
+                let boot = self.window.layout().boot_size() / M;
+                let blocks = (self.at.size() / M).saturating_sub(by).max(boot);
+                if blocks < self.at.size() / M {
+                    self.shrink(blocks);
+                }
             }
         }
         self.check();

@@ -2,13 +2,19 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use main_storage::{BLOCK_SIZE, PAGE_SIZE, Size, StorageRange};
+use vm_memory::guest_memory::GuestMemorySliceIterator;
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
+use vm_memory::{
+    GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap,
+    GuestRegionMmap, Permissions,
+};
 
+use crate::backing;
+use crate::layout::GuestLayout;
 use crate::mapping::Mapping;
 use crate::storage::{KEYS_PER_BLOCK, key_offset, keys_of, total};
 
@@ -49,11 +55,17 @@ pub struct StorageWindow {
     // inside `Copied::commit` and `Committed::undo`.
     pub(crate) storage: Mapping,
     pub(crate) keys: Mapping,
-    size: u64,
-    guest_base: u64,
+    // At least the layout's boot size, at most its reach; changed only by
+    // whoever has the claim.
+    size: AtomicU64,
+    layout: GuestLayout,
     origin: AtomicU64,
     moving: AtomicBool,
-    region: Arc<GuestRegionMmap>,
+    // Held while pages are given back to the host at a guest's wish.
+    giving_back: Mutex<()>,
+    // All pages of main storage stay its own.
+    keeps_pages: bool,
+    regions: Vec<Arc<GuestRegionMmap>>,
     memory: GuestMemoryMmap,
 }
 
@@ -62,7 +74,9 @@ static NO_PAGE: AtomicU8 = AtomicU8::new(0);
 
 impl StorageWindow {
     /// Reserves `reach` bytes of addresses and maps `range` of main storage to
-    /// their start. The guest sees it from guest physical address `guest_base`.
+    /// their start. The guest sees it from guest physical address `guest_base`
+    /// and boots in it; what [`StorageWindow::grow`] adds up to `reach` it sees
+    /// where the [`GuestLayout`] says.
     ///
     /// # Errors
     /// [`MapError`].
@@ -75,37 +89,29 @@ impl StorageWindow {
     ) -> Result<Arc<Self>, MapError> {
         let unreachable =
             || MapError::Reach { size: Size(range.size()), reach: Size(reach), base: guest_base };
-        let blocks = reach.div_ceil(BLOCK_SIZE);
         let bytes = |count: u64| usize::try_from(count).map_err(|_| unreachable());
-        let reserved = bytes(blocks.checked_mul(BLOCK_SIZE).ok_or_else(unreachable)?)?;
-        let size = bytes(range.size())?;
-        if range.size() > reach || guest_base.checked_add(range.size()).is_none() {
-            return Err(unreachable());
-        }
+        let blocks = reach / BLOCK_SIZE;
+        let layout = GuestLayout::new(guest_base, range.size(), blocks * BLOCK_SIZE)
+            .ok_or_else(unreachable)?;
         inside(storage_fd, keys_fd, range)?;
-        let storage = Mapping::reserve_for(storage_fd, reserved)?;
-        storage.map_file(storage_fd, range.origin(), size)?;
+        let storage = Mapping::reserve_for(storage_fd, bytes(layout.reach())?)?;
+        storage.map_file(storage_fd, range.origin(), bytes(range.size())?)?;
         let keys = Mapping::reserve(bytes(blocks * KEYS_PER_BLOCK)?)?;
         let (offset, length) = keys_of(range);
         keys.map_file(keys_fd, offset, bytes(length)?)?;
-
-        // SAFETY: `size` bytes from there were just mapped, and `Drop` keeps
-        // them mapped for as long as anybody holds the region.
-        let builder = unsafe { MmapRegionBuilder::new(size).with_raw_mmap_pointer(storage.base()) };
-        let region = builder.build().map_err(io::Error::other)?;
-        let region =
-            GuestRegionMmap::new(region, GuestAddress(guest_base)).ok_or_else(unreachable)?;
-        let region = Arc::new(region);
-        let memory = GuestMemoryMmap::from_arc_regions(vec![Arc::clone(&region)])
-            .map_err(io::Error::other)?;
+        let regions = regions(&storage, &layout)?;
+        let memory =
+            GuestMemoryMmap::from_arc_regions(regions.clone()).map_err(io::Error::other)?;
         Ok(Arc::new(Self {
             storage,
             keys,
-            size: range.size(),
-            guest_base,
+            size: AtomicU64::new(range.size()),
+            layout,
             origin: AtomicU64::new(range.origin()),
             moving: AtomicBool::new(false),
-            region,
+            giving_back: Mutex::new(()),
+            keeps_pages: backing::keeps_pages(storage_fd)?,
+            regions,
             memory,
         }))
     }
@@ -117,16 +123,17 @@ impl StorageWindow {
         self.storage.base()
     }
 
-    /// Guest physical address of the first byte.
+    /// Where the guest sees the storage. Never changes.
     #[must_use]
-    pub fn guest_base(&self) -> u64 {
-        self.guest_base
+    pub fn layout(&self) -> GuestLayout {
+        self.layout
     }
 
-    /// Bytes of storage.
+    /// Bytes of storage now.
+    #[inline]
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Acquire)
     }
 
     /// Offset in main storage of the first byte. Changes with a relocation.
@@ -140,7 +147,7 @@ impl StorageWindow {
     #[inline]
     #[must_use]
     pub fn key_cell(&self, page_index: usize) -> &AtomicU8 {
-        if page_index as u64 >= self.size / PAGE_SIZE {
+        if page_index as u64 >= self.size() / PAGE_SIZE {
             return &NO_PAGE;
         }
         // SAFETY: the page exists, so its key is inside the mapped keys, which
@@ -148,25 +155,74 @@ impl StorageWindow {
         unsafe { AtomicU8::from_ptr(self.keys.base().add(key_offset(page_index))) }
     }
 
-    /// The storage as I/O processors use it: one region at
-    /// [`StorageWindow::guest_base`]. Addresses outside are errors.
+    /// All that can ever be storage: the parts of the [`GuestLayout`], a region
+    /// each. Behind [`StorageWindow::size`] there is nothing: an access there
+    /// kills the process, so whoever takes an address from a guest checks it
+    /// first. The window itself is a [`GuestMemory`] that does.
     #[must_use]
     pub fn memory(&self) -> &GuestMemoryMmap {
         &self.memory
     }
 
+    /// Forgets the contents and keys of `count` bytes from window offset
+    /// `offset`, both multiples of the page size: they are zero then. Their
+    /// memory goes back to the host where main storage does not keep it.
+    /// Nothing happens to what is not inside the window. The guest and a live
+    /// relocation may be running.
+    pub fn discard(&self, offset: u64, count: u64) {
+        let (Ok(at), Ok(length)) = (usize::try_from(offset), usize::try_from(count)) else {
+            return;
+        };
+        let inside = offset.checked_add(count).is_some_and(|end| end <= self.size());
+        if !inside || (offset | count) % PAGE_SIZE != 0 || count == 0 {
+            return;
+        }
+        if !self.give_back(at, length) {
+            // SAFETY: inside the window, so mapped; others may use the bytes
+            // at the same time, as with every store of a guest. What is in
+            // flight makes the store wait, as every other.
+            unsafe { std::ptr::write_bytes(self.storage.base().add(at), 0, length) };
+        }
+        for page in offset / PAGE_SIZE..(offset + count) / PAGE_SIZE {
+            self.key_cell(page as usize).store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives the memory of a part of the window back to the host, unless it
+    /// refuses, main storage keeps its pages, or they may be about to move:
+    /// the kernel looks up the place in main storage first and empties it
+    /// later, when something else may have moved there.
+    fn give_back(&self, at: usize, length: usize) -> bool {
+        if self.keeps_pages {
+            return false;
+        }
+        let _held = self.giving_back.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.moving.load(Ordering::Acquire) && self.storage.discard(at, length).is_ok()
+    }
+
     /// The range of main storage that the window shows.
     pub(crate) fn shows(&self, range: StorageRange) -> bool {
-        range.origin() == self.origin() && range.size() == self.size
+        range.origin() == self.origin() && range.size() == self.size()
     }
 
     pub(crate) fn set_origin(&self, origin: u64) {
         self.origin.store(origin, Ordering::Release);
     }
 
-    /// Claims the window for one relocation; false if one is under way.
+    pub(crate) fn set_size(&self, size: u64) {
+        self.size.store(size, Ordering::Release);
+    }
+
+    /// Claims the window for one relocation or change of size; false if one is
+    /// under way.
     pub(crate) fn claim(&self) -> bool {
-        !self.moving.swap(true, Ordering::AcqRel)
+        if self.moving.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        // Whoever gives pages back now comes to an end first; whoever begins
+        // later sees the claim.
+        drop(self.giving_back.lock().unwrap_or_else(PoisonError::into_inner));
+        true
     }
 
     pub(crate) fn release(&self) {
@@ -179,7 +235,7 @@ impl Drop for StorageWindow {
         // `memory()` can be cloned. If a clone outlives the window, what it
         // points to must stay mapped: the addresses are leaked.
         self.memory = GuestMemoryMmap::default();
-        if Arc::strong_count(&self.region) > 1 {
+        if self.regions.iter().any(|region| Arc::strong_count(region) > 1) {
             if let Ok(spare) = Mapping::reserve(PAGE_SIZE as usize) {
                 std::mem::forget(std::mem::replace(&mut self.storage, spare));
             } else {
@@ -188,6 +244,50 @@ impl Drop for StorageWindow {
             }
         }
     }
+}
+
+/// Guest storage as far as there is any now.
+impl GuestMemory for StorageWindow {
+    type PhysicalMemory = GuestMemoryMmap;
+    type Bitmap = ();
+
+    fn check_range(&self, address: GuestAddress, count: usize, _: Permissions) -> bool {
+        self.layout.offset(address.0, count as u64, self.size()).is_some()
+    }
+
+    fn get_slices<'a>(
+        &'a self,
+        address: GuestAddress,
+        count: usize,
+        access: Permissions,
+    ) -> Result<impl GuestMemorySliceIterator<'a, ()>, GuestMemoryError> {
+        if !self.check_range(address, count, access) {
+            return Err(GuestMemoryError::InvalidGuestAddress(address));
+        }
+        Ok(GuestMemoryBackend::get_slices(&self.memory, address, count))
+    }
+}
+
+/// A region for each part of `layout`, in `storage`.
+fn regions(storage: &Mapping, layout: &GuestLayout) -> Result<Vec<Arc<GuestRegionMmap>>, MapError> {
+    let boot = (layout.base(), 0, layout.boot_size());
+    let rest = (layout.hot_plug_base(), layout.boot_size(), layout.reach() - layout.boot_size());
+    let mut regions = Vec::new();
+    for (address, offset, size) in [boot, rest].into_iter().filter(|(.., size)| *size > 0) {
+        // SAFETY: the part is inside the reserved addresses, and the window's
+        // `Drop` keeps them reserved for as long as anybody holds the region.
+        // What is not mapped yet is inaccessible: a use of it ends the process
+        // and corrupts nothing.
+        let region = unsafe {
+            let start = storage.base().add(offset as usize);
+            MmapRegionBuilder::new(size as usize).with_raw_mmap_pointer(start).build()
+        };
+        let region = region.map_err(io::Error::other)?;
+        let region = GuestRegionMmap::new(region, GuestAddress(address))
+            .ok_or_else(|| io::Error::other("a region that wraps"))?;
+        regions.push(Arc::new(region));
+    }
+    Ok(regions)
 }
 
 /// Whether both files are long enough for `range`: beyond their end, a load

@@ -1,5 +1,6 @@
 //! `berth bench cpu`: the same guest programs in Berth and in QEMU.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -128,6 +129,7 @@ fn in_berth(guest: &Guest) -> Result<Transcript, CpuBenchError> {
         initrd: Some(guest.initrd.clone()),
         command_line: format!("{BERTH_CONSOLE} {}", guest.command_line),
         disks: Vec::new(),
+        io_keys: BTreeMap::new(),
     };
     let machine = Machine::new(&config, &window)?;
     let client = machine.console().attach(true);

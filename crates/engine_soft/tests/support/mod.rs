@@ -20,6 +20,16 @@ pub(crate) fn window(size: u64) -> Arc<StorageWindow> {
     StorageWindow::map(storage.storage_fd(), storage.keys_fd(), range, BASE, size).unwrap()
 }
 
+/// Main storage and a window of its first `size` bytes that may grow over all
+/// its `reach` bytes.
+pub(crate) fn growing_window(size: u64, reach: u64) -> (MainStorage, Arc<StorageWindow>) {
+    let storage = MainStorage::create(reach, Backing::Memfd).unwrap();
+    let range = StorageRange::new(0, size).unwrap();
+    let (data, keys) = (storage.storage_fd(), storage.keys_fd());
+    let window = StorageWindow::map(data, keys, range, BASE, reach).unwrap();
+    (storage, window)
+}
+
 /// Writes bytes at a guest physical address.
 pub(crate) fn put(window: &StorageWindow, address: u64, bytes: &[u8]) {
     window.memory().write_slice(bytes, GuestAddress(address)).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use main_storage::{PartitionName, StorageMap};
+use main_storage::{Change, PartitionName, StorageMap, StorageRange};
 
 use super::process::Process;
 use super::{Shared, records};
@@ -45,6 +45,8 @@ pub(super) enum Command {
     Stop,
     Move,
     Delete,
+    Exchange,
+    Resize,
 }
 
 impl Command {
@@ -54,6 +56,8 @@ impl Command {
             Self::Stop => "stopped",
             Self::Move => "moved",
             Self::Delete => "deleted",
+            Self::Exchange => "exchanged",
+            Self::Resize => "resized",
         }
     }
 }
@@ -132,6 +136,35 @@ impl Board {
             .ok_or_else(|| CommandError::Unknown { name: name.to_owned(), known: String::new() })
     }
 
+    /// Partitions under a command, which must not be moved.
+    pub(super) fn busy_partitions(&self) -> Vec<PartitionName> {
+        let busy = self.partitions.iter().filter(|(_, partition)| partition.busy.is_some());
+        busy.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Ends a partition's resize with `size` bytes, whatever was planned.
+    pub(super) fn settle_size(&mut self, name: &PartitionName, size: u64) {
+        // It is not under way if the partition ended meanwhile, or did not run.
+        let _ = self.map.abandon_resize(name);
+        // The size it has is refused, which is as good.
+        let _ = self.map.resize(name, size);
+    }
+
+    /// Ends whatever change of a partition's range was under way when its
+    /// worker ended. An exchange goes on for the other one, and whoever
+    /// ordered it ends it. Ranges that nobody else has now.
+    pub(super) fn settle_change(&mut self, name: &PartitionName) -> Vec<StorageRange> {
+        let Some(on_map) = self.map.get(name) else { return Vec::new() };
+        let held = on_map.held().collect();
+        match on_map.change() {
+            Some(Change::Exchange { .. }) => return Vec::new(),
+            Some(Change::Move(_)) => drop(self.map.abandon_move(name)),
+            Some(Change::Resize(_)) => drop(self.map.abandon_resize(name)),
+            None => {}
+        }
+        held
+    }
+
     pub(super) fn status(&self) -> HostStatus {
         let partitions = self.map.partitions().iter().filter_map(|on_map| {
             let partition = self.partitions.get(on_map.name())?;
@@ -163,7 +196,7 @@ impl Partition {
 
     pub(super) fn state(&self) -> PartitionState {
         match (&self.run, self.busy) {
-            (Run::Running(_), Some(Command::Move)) => PartitionState::Moving,
+            (Run::Running(_), Some(Command::Move | Command::Exchange)) => PartitionState::Moving,
             (Run::Running(_), _) => PartitionState::Running,
             (Run::Stopped, _) => PartitionState::Stopped,
             (Run::Failed, _) => PartitionState::Failed,

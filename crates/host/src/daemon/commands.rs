@@ -1,6 +1,6 @@
 //! What changes the board: start, stop, move, and the ends of workers.
 
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -100,13 +100,20 @@ impl Shared {
 
     /// Records that a command has ended, and what its partition is now.
     pub(super) fn close(&self, busy: &Busy<'_>) {
+        self.close_all(std::slice::from_ref(busy));
+    }
+
+    /// The same for a command on several partitions.
+    pub(super) fn close_all(&self, busy: &[Busy<'_>]) {
         let board = self.board();
-        let partition = board.record(&busy.name);
-        let partition = partition.map(|record| Change::Partition(busy.name.clone(), record));
-        let changes: Vec<_> = partition.into_iter().chain([Change::Ended(busy.id)]).collect();
-        if let Err(error) = self.journal.record(&changes) {
+        let ended = busy.iter().flat_map(|busy| {
+            let record = board.record(&busy.name);
+            let partition = record.map(|record| Change::Partition(busy.name.clone(), record));
+            partition.into_iter().chain([Change::Ended(busy.id)])
+        });
+        if let Err(error) = self.journal.record(&ended.collect::<Vec<_>>()) {
             // A host that comes later asks the worker how it ended.
-            tracing::error!(partition = %busy.name, "{}", in_full(&error));
+            tracing::error!("{}", in_full(&error));
         }
     }
 
@@ -226,6 +233,7 @@ impl Shared {
             command_line,
             root: image.root.clone(),
             data,
+            io_keys: spec.io_keys.iter().map(|(name, key)| (name.clone(), key.number())).collect(),
         })
     }
 
@@ -246,7 +254,9 @@ impl Shared {
                 }
                 Report::NotReady => self.set_ready(process, false),
                 Report::Question { origin, reserve } => self.answer(process, origin, reserve),
-                report @ (Report::Copying { .. } | Report::Moved(_)) => process.tell_mover(report),
+                report @ (Report::Copying { .. } | Report::Moved(_) | Report::Resized(_)) => {
+                    process.tell_mover(report);
+                }
                 // Heard when the worker was adopted.
                 Report::Hello(_) => {}
                 Report::Ended(ended) => last = Some(ended),
@@ -296,19 +306,12 @@ impl Shared {
     fn settle(&self, process: &Process, ended: Ended) -> bool {
         let name = &process.name;
         let mut board = self.board();
-        let on_map = board.map.get(name);
-        let ranges: Vec<_> = on_map
-            .iter()
-            .flat_map(|on| std::iter::once(on.range()).chain(on.moving_to()))
-            .collect();
-        for range in ranges {
+        for range in board.settle_change(name) {
             if let Err(error) = self.storage.discard(range) {
                 // It is tried again before the range is used.
                 tracing::error!(partition = %name, error = in_full(&error), "memory not given back");
             }
         }
-        // Not moving is the usual case.
-        let _ = board.map.abandon_move(name);
         process.set_mover(None);
         let closing = board.closing;
         let Some(partition) = board.partitions.get_mut(name) else { return false };
@@ -482,7 +485,7 @@ impl Shared {
     }
 
     /// Has the worker move itself and waits for its report.
-    fn move_running(
+    pub(super) fn move_running(
         &self,
         process: &Process,
         plan: &MovePlan,
@@ -501,15 +504,6 @@ impl Shared {
         process
             .give(&order, &files(&self.storage))
             .map_err(|error| format!("its worker cannot be reached: {error}"))?;
-        Self::await_move(process, &reports, hear)
-    }
-
-    /// Waits for a worker's report of its move.
-    pub(super) fn await_move(
-        process: &Process,
-        reports: &Receiver<Report>,
-        hear: &mut dyn FnMut(&Reply),
-    ) -> Result<MoveReport, String> {
         loop {
             match reports.recv() {
                 Ok(Report::Copying { done, total }) => hear(&Reply::Copying { done, total }),
@@ -527,7 +521,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn end_move(
+    fn end_move(
         &self,
         busy: &Busy<'_>,
         plan: &MovePlan,
@@ -538,7 +532,7 @@ impl Shared {
         let refused =
             |reason| MoveOutcome::Refused { reason, in_the_way: vec![], busy_devices: vec![] };
         match report {
-            Ok(MoveReport::Moved { bytes, nanos, pause_us, not_cleared }) => {
+            Ok(MoveReport::Moved { bytes, nanos, pause_us, not_cleared, .. }) => {
                 // If the worker died since, the move was abandoned with it.
                 if let Err(error) = board.map.commit_move(name) {
                     return refused(format!("{error}: the partition ended just after the move"));

@@ -9,6 +9,8 @@
 //! commands   start, stop, move: what changes the board
 //! create     create and delete
 //! memory     whether the host has what it promises
+//! exchange   two partitions change places
+//! resize     expand, shrink, compact
 //! process    one worker process and what it reports
 //! records    partitions as the journal holds them
 //! serve      one client's connection
@@ -20,11 +22,13 @@
 mod board;
 mod commands;
 mod create;
+mod exchange;
 mod memory;
 mod open;
 mod process;
 mod records;
 mod recovery;
+mod resize;
 mod resume;
 mod serve;
 

@@ -1,6 +1,6 @@
 //! Partitions as the host works with them, and as the journal holds them.
 
-use main_storage::{PartitionName, RangeError, StorageRange};
+use main_storage::{AccessKey, PartitionName, RangeError, StorageRange};
 use storage_window::{Backing, HugePage};
 
 use super::board::{Partition, Run};
@@ -43,6 +43,7 @@ pub(super) fn partition(
         engine: match spec.engine {
             Engine::Soft => EngineRecord::Soft,
         },
+        io_keys: spec.io_keys.iter().map(|(name, key)| (name.clone(), key.number())).collect(),
         state,
     }
 }
@@ -77,6 +78,11 @@ pub(super) fn spec(
         engine: match record.engine {
             EngineRecord::Soft => Engine::Soft,
         },
+        io_keys: record
+            .io_keys
+            .iter()
+            .filter_map(|(name, key)| Some((name.clone(), AccessKey::new(*key)?)))
+            .collect(),
         line: 0,
     })
 }

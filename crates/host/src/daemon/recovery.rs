@@ -7,14 +7,16 @@
 //! | start | adopted: it has started | begun anew | begun anew |
 //! | stop | adopted, and the stop repeated | stopped | stopped |
 //! | restart | adopted, and the restart repeated | started | started |
-//! | move | adopted where it says; both ranges are its own until it ends | the same, where it was | started where it was |
+//! | move, resize | adopted where it says | as none, where it was | as none, where it was |
+//! | exchange | adopted where it says | as none, where the other's word leaves it | as none, where it was |
 //! | delete | adopted: undone | finished | finished |
 //!
 //! A start is finished because nothing can be lost by it: no guest has run. A
-//! move is the worker's: it alone knows how far it is, and finishes it or stays
-//! where it was. A stop is finished because the guest may be half down already.
-//! "Nothing lives any more" is when the keeper is gone too, as after the
-//! machine was restarted: then the host starts again what ran.
+//! move, exchange or resize is the worker's: it alone knows how far it is, and
+//! finishes it or stays where it was before it says where it is. A stop is
+//! finished because the guest may be half down already. "Nothing lives any
+//! more" is when the keeper is gone too, as after the machine was restarted:
+//! then the host starts again what ran.
 
 use std::collections::BTreeMap;
 
@@ -25,15 +27,6 @@ use crate::host_file::{HostFile, PartitionSpec};
 use crate::journal::{Change, CommandId, CommandRecord, State, StateRecord};
 use crate::link::Ended;
 
-/// A worker that was found, and what it said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found {
-    /// Where its storage is.
-    pub(super) range: StorageRange,
-    /// Where it was and will be, in the middle of a relocation.
-    pub(super) moving: Option<(StorageRange, StorageRange)>,
-}
-
 /// What is done with a partition next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Next {
@@ -41,8 +34,6 @@ pub(super) enum Next {
     Rest(StateRecord),
     /// Its worker is taken over.
     Adopt,
-    /// And its relocation waited for.
-    AdoptMoving(StorageRange, CommandId),
     /// And stopped.
     AdoptAndStop(CommandId),
     /// And started anew.
@@ -97,8 +88,8 @@ pub(super) enum Contradiction {
 
 /// What there is beside the journal.
 pub(super) struct Remains {
-    /// Workers that live.
-    pub(super) found: BTreeMap<PartitionName, Found>,
+    /// Where workers that live say they are.
+    pub(super) found: BTreeMap<PartitionName, StorageRange>,
     /// Last words of those that do not.
     pub(super) ended: BTreeMap<PartitionName, Ended>,
     /// Whether main storage is still the one that the journal speaks of.
@@ -125,13 +116,13 @@ pub(super) fn recover(
     let changes = vec![Change::MainStorage(wanted)];
     let mut recovery = Recovery { map, partitions: Vec::new(), changes };
     for name in state.partitions.keys() {
-        let command = state.commands.iter().find(|(_, one)| one.name() == name.as_str());
+        let command = state.commands.iter().find(|(_, one)| one.is_about(name));
         let command = command.map(|(id, command)| (*id, command));
         recovery.take_over(state, name, command, remains, &mut number)?;
     }
     // Of partitions that are gone.
     for (id, command) in &state.commands {
-        if !state.partitions.keys().any(|name| name.as_str() == command.name()) {
+        if !state.partitions.keys().any(|name| command.is_about(name)) {
             recovery.changes.push(Change::Ended(*id));
         }
     }
@@ -159,18 +150,18 @@ impl Recovery {
             |refusal: Refusal| Contradiction::Impossible { name: name.clone(), refusal };
         let mut spec = records::spec(name, record).map_err(|error| impossible(error.into()))?;
         // A worker's word about where its storage is wins.
-        spec.range = found.map_or(spec.range, |found| found.moving.map_or(found.range, |m| m.0));
+        spec.range = match found {
+            Some(range) => *range,
+            None => left_by(name, spec.range, command, remains),
+        };
         self.map.assign(name.clone(), spec.range).map_err(impossible)?;
         let next = match found {
-            Some(found) => adopt(found, command, number),
+            Some(_) => adopt(command),
             None => {
                 let ended = remains.survived.then(|| remains.ended.get(name));
                 without_worker(&record.state, command, ended, number)
             }
         };
-        if let Next::AdoptMoving(to, _) = next {
-            self.map.begin_move(name, to.origin()).map_err(impossible)?;
-        }
         self.note(&spec, &next, command.map(|(id, _)| id));
         self.partitions.push(Recovered { spec, next });
         Ok(())
@@ -182,10 +173,6 @@ impl Recovery {
         let (state, going_on) = match next {
             Next::Rest(state) => (state.clone(), None),
             Next::Adopt => (StateRecord::Running, None),
-            Next::AdoptMoving(to, id) => {
-                let (from, to) = (spec.range.origin(), to.origin());
-                (StateRecord::Running, Some((*id, CommandRecord::Move { name, from, to })))
-            }
             Next::AdoptAndStop(id) => {
                 (StateRecord::Running, Some((*id, CommandRecord::Stop { name })))
             }
@@ -247,27 +234,40 @@ impl Recovery {
     }
 }
 
-/// For a partition whose worker lives.
-fn adopt(
-    found: &Found,
+/// Where a partition without a worker is. Only in an exchange whose other
+/// partition lives that depends on more than the journal: both went, or none.
+fn left_by(
+    name: &PartitionName,
+    recorded: StorageRange,
     command: Option<(CommandId, &CommandRecord)>,
-    number: &mut impl FnMut() -> CommandId,
-) -> Next {
-    match (found.moving, command) {
-        (Some((_, to)), Some((id, CommandRecord::Move { .. }))) => Next::AdoptMoving(to, id),
-        (Some((_, to)), _) => Next::AdoptMoving(to, number()),
-        (None, Some((id, CommandRecord::Stop { .. }))) => Next::AdoptAndStop(id),
-        (None, Some((id, CommandRecord::Restart { .. }))) => Next::AdoptAndRestart(id),
-        (
-            None,
-            None
-            | Some((
-                _,
-                CommandRecord::Start { .. }
-                | CommandRecord::Move { .. }
-                | CommandRecord::Delete { .. },
-            )),
-        ) => Next::Adopt,
+    remains: &Remains,
+) -> StorageRange {
+    let Some((_, CommandRecord::Exchange { name: a, to, with: b, with_to, .. })) = command else {
+        return recorded;
+    };
+    let (other, other_to, own_to) =
+        if name.as_str() == a { (b, *with_to, *to) } else { (a, *to, *with_to) };
+    let other = remains.found.iter().find(|(found, _)| found.as_str() == other);
+    match other.filter(|(_, range)| range.origin() == other_to) {
+        Some(_) => recorded.at(own_to).unwrap_or(recorded),
+        None => recorded,
+    }
+}
+
+/// For a partition whose worker lives.
+fn adopt(command: Option<(CommandId, &CommandRecord)>) -> Next {
+    match command {
+        Some((id, CommandRecord::Stop { .. })) => Next::AdoptAndStop(id),
+        Some((id, CommandRecord::Restart { .. })) => Next::AdoptAndRestart(id),
+        Some((
+            _,
+            CommandRecord::Start { .. }
+            | CommandRecord::Move { .. }
+            | CommandRecord::Exchange { .. }
+            | CommandRecord::Resize { .. }
+            | CommandRecord::Delete { .. },
+        ))
+        | None => Next::Adopt,
     }
 }
 
@@ -279,18 +279,21 @@ fn without_worker(
     ended: Option<Option<&Ended>>,
     number: &mut impl FnMut() -> CommandId,
 ) -> Next {
-    let ran = matches!(state, StateRecord::Running);
-    match (command, ended) {
-        (Some((id, CommandRecord::Start { .. } | CommandRecord::Restart { .. })), _) => {
-            Next::Start(id)
-        }
-        (Some((_, CommandRecord::Stop { .. })), _) => Next::Rest(StateRecord::Stopped(None)),
-        (Some((id, CommandRecord::Delete { .. })), _) => Next::Delete(id),
-        (Some((_, CommandRecord::Move { .. })), None) => Next::Start(number()),
-        (Some((_, CommandRecord::Move { .. })), Some(word)) => alone(word, number),
-        (None, None) if ran => Next::Start(number()),
-        (None, Some(word)) if ran => alone(word, number),
-        (None, _) => Next::Rest(state.clone()),
+    match command {
+        Some((id, CommandRecord::Start { .. } | CommandRecord::Restart { .. })) => Next::Start(id),
+        Some((_, CommandRecord::Stop { .. })) => Next::Rest(StateRecord::Stopped(None)),
+        Some((id, CommandRecord::Delete { .. })) => Next::Delete(id),
+        Some((
+            _,
+            CommandRecord::Move { .. }
+            | CommandRecord::Exchange { .. }
+            | CommandRecord::Resize { .. },
+        ))
+        | None => match (state, ended) {
+            (StateRecord::Running, None) => Next::Start(number()),
+            (StateRecord::Running, Some(word)) => alone(word, number),
+            (rest, _) => Next::Rest(rest.clone()),
+        },
     }
 }
 

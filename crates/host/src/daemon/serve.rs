@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::Shared;
 use super::board::{CommandError, Run};
 use super::process::Process;
+use super::resize::Wanted;
 use crate::control::{Lines, Reply, Request, send};
 use crate::link::Order;
 
@@ -63,12 +64,18 @@ pub(super) fn serve(shared: &Arc<Shared>, client: UnixStream) {
         Request::Stop { name, now } => shared.stop_partition(&name, now).map(|()| Reply::Done),
         Request::Restart { name, now } => shared.restart(&name, now).map(|()| Reply::Done),
         Request::Move { name, to, mode, dry_run } => {
-            // A client that does not listen does not hold up the move.
-            let mut heard = true;
-            let mut hear = |reply: &Reply| {
-                heard = heard && send(&mut &client, reply).is_ok();
-            };
-            shared.relocate(&name, (to, mode), dry_run, &mut hear).map(Reply::Move)
+            shared.relocate(&name, (to, mode), dry_run, &mut hearing(&client)).map(Reply::Move)
+        }
+        Request::Exchange { names: [a, b], dry_run } => {
+            shared.exchange([&a, &b], dry_run, &mut hearing(&client)).map(Reply::Exchange)
+        }
+        Request::Resize { name, size, make_room, dry_run } => {
+            let wanted = Wanted { name: &name, size, make_room, dry_run };
+            shared.resize(&wanted, &client, &mut hearing(&client)).map(Reply::Resize)
+        }
+        Request::Compact { free, dry_run } => {
+            let outcome = shared.compact(free, dry_run, &client, &mut hearing(&client));
+            Ok(Reply::Compact(outcome))
         }
         Request::WaitUp => wait_up(shared, &client),
     };
@@ -76,6 +83,13 @@ pub(super) fn serve(shared: &Arc<Shared>, client: UnixStream) {
         Ok(reply) => answer(&client, &reply),
         Err(error) => refuse(&client, error.to_string()),
     }
+}
+
+/// Tells the client of progress. One that does not listen does not hold up the
+/// command.
+fn hearing(client: &UnixStream) -> impl FnMut(&Reply) {
+    let mut heard = true;
+    move |reply| heard = heard && send(&mut &*client, reply).is_ok()
 }
 
 fn answer(client: &UnixStream, reply: &Reply) {

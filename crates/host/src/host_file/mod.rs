@@ -22,6 +22,7 @@
 //! disk = "64M"                  # data disk at /data; default: none
 //! autostart = true              # default
 //! engine = "soft"               # default
+//! io_keys = { rng = 3 }         # access keys of I/O processors; default: 0
 //! ```
 //!
 //! [`HostFile::parse`] is pure: what depends on the host it runs on
@@ -32,10 +33,11 @@ mod raw;
 
 pub(crate) use place::is_image_name;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use main_storage::{PartitionName, Size, StorageMap, StorageRange};
+use main_storage::{AccessKey, PartitionName, Size, StorageMap, StorageRange};
 use storage_window::Backing;
 
 /// vCPUs a partition can have.
@@ -81,6 +83,8 @@ pub struct PartitionSpec {
     pub autostart: bool,
     /// What executes its instructions.
     pub engine: Engine,
+    /// Access keys of I/O processors, by name.
+    pub io_keys: BTreeMap<String, AccessKey>,
     /// Line in the host file where it begins.
     pub line: usize,
 }

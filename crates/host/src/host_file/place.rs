@@ -1,8 +1,9 @@
 //! Decides what the file leaves open and refuses what cannot be.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use main_storage::{BLOCK_SIZE, PartitionName, Refusal, Size, StorageMap, StorageRange};
+use main_storage::{AccessKey, BLOCK_SIZE, PartitionName, Refusal, Size, StorageMap, StorageRange};
 use storage_window::{Backing, HugePage};
 use toml::Spanned;
 
@@ -211,8 +212,45 @@ fn partition(
             Some(bytes)
         }
     };
+    let io_keys = io_keys(at, raw, &name)?;
     let (autostart, engine, declared) = (raw.autostart, raw.engine, raw.origin.is_some());
-    Ok(PartitionSpec { name, range, declared, image, vcpus, cpus, disk, autostart, engine, line })
+    Ok(PartitionSpec {
+        name,
+        range,
+        declared,
+        image,
+        vcpus,
+        cpus,
+        disk,
+        autostart,
+        engine,
+        io_keys,
+        line,
+    })
+}
+
+fn io_keys(
+    at: &At<'_>,
+    raw: &RawPartition,
+    name: &PartitionName,
+) -> Result<BTreeMap<String, AccessKey>, HostFileError> {
+    let mut there = vec!["console", "agent", "blk0", "rng", "mem"];
+    there.extend(raw.disk.as_ref().map(|_| "blk1"));
+    let each = raw.io_keys.iter().map(|(processor, number)| {
+        if !there.contains(&processor.as_str()) {
+            return Err(at.error(number, format!(
+                "partition \"{name}\": it has no I/O processor {processor:?} to give an access key; it has {}",
+                there.join(", ")
+            )));
+        }
+        let key = u8::try_from(*number.get_ref()).ok().and_then(AccessKey::new);
+        let key = key.ok_or_else(|| at.error(number, format!(
+            "partition \"{name}\": {} is not an access key; write a number from 0 to 15",
+            number.get_ref()
+        )))?;
+        Ok((processor.clone(), key))
+    });
+    each.collect()
 }
 
 /// Whether it can be an image's name; such a name cannot leave the image store.

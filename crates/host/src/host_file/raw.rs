@@ -1,5 +1,6 @@
 //! The host file as written, before anything is decided.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ pub(super) struct RawPartition {
     pub(super) autostart: bool,
     #[serde(default)]
     pub(super) engine: Engine,
+    #[serde(default)]
+    pub(super) io_keys: BTreeMap<String, Spanned<i64>>,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]

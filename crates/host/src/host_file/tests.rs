@@ -100,6 +100,12 @@ fn each_bad_value_names_its_line_cause_and_remedy() {
             &["line 7", "one host CPU for each vCPU"],
         ),
         ("size = \"1M\"\ndisk = \"1K\"", &["line 7", "multiple of 1M"]),
+        ("size = \"1M\"\nio_keys = { rng = 16 }", &["line 7", "0 to 15"]),
+        ("size = \"1M\"\nio_keys = { rng = -1 }", &["line 7", "0 to 15"]),
+        (
+            "size = \"1M\"\nio_keys = { blk1 = 3 }",
+            &["line 7", "blk1", "console, agent, blk0, rng, mem"],
+        ),
     ];
     for (more, parts) in cases {
         let error = refused(&with(&partition("p", more)));
@@ -122,6 +128,18 @@ fn what_is_unknown_or_missing_is_shown_with_its_line() {
         assert!(error.contains(part) && error.contains("line"), "{part} is not in: {error}");
     }
     assert!(refused("").contains("main_storage"));
+}
+
+#[test]
+fn io_processors_have_access_keys_by_name() {
+    let text = partition("p", "size = \"1M\"\ndisk = \"1M\"\nio_keys = { blk1 = 3, rng = 15 }");
+    let file = HostFile::parse(&with(&text)).unwrap();
+    let keys: Vec<_> = file.partitions[0]
+        .io_keys
+        .iter()
+        .map(|(name, key)| (name.as_str(), key.number()))
+        .collect();
+    assert_eq!(keys, [("blk1", 3), ("rng", 15)]);
 }
 
 #[test]

@@ -13,6 +13,7 @@
 //! | `commands` | number | JSON of [`CommandRecord`], while it is in flight |
 //!
 //! The journal goes when the host ends by command.
+#![expect(clippy::result_large_err, reason = "the store's own error, in calls that write to disk")]
 
 mod record;
 
@@ -141,7 +142,7 @@ impl Journal {
 fn open_file(path: &Path) -> Result<Database, redb::Error> {
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(path).map_err(|error| redb::Error::Io(error))?;
+    let file = options.open(path).map_err(redb::Error::Io)?;
     open_on(redb::backends::FileBackend::new(file)?)
 }
 

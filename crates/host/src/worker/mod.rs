@@ -8,7 +8,10 @@
 
 mod agent;
 mod console;
+mod exchange;
+mod hold;
 mod relocate;
+mod resize;
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,13 +25,13 @@ use std::time::Duration;
 use agent_protocol::ExecRequest;
 use io_processors::{ClusterSize, DiskMode};
 use machine::{DiskConfig, Machine, MachineConfig, MachineEnd};
-use main_storage::StorageRange;
+use main_storage::{AccessKey, ExchangePlan, MovePlan, StorageRange};
 use storage_window::StorageWindow;
 
 use crate::in_full;
 use crate::link::{
-    self, DataDisk, Ended, Introduction, LAST_WORD, Link, MoveReport, Order, Place, Relocating,
-    Report, WorkerConfig,
+    self, DataDisk, Ended, Introduction, LAST_WORD, Link, MoveReport, Order, Place, Report,
+    ResizeReport, Side, WorkerConfig,
 };
 use crate::lockdown;
 use agent::Agent;
@@ -73,8 +76,8 @@ struct Worker {
     name: String,
     /// Whether the guest serves commands.
     ready: Arc<AtomicBool>,
-    /// The relocation under way, for a host that comes in the middle of it.
-    moving: Mutex<Option<Relocating>>,
+    /// Whether its range is being changed, for a host that comes meanwhile.
+    changing: Mutex<bool>,
 }
 
 /// Runs a worker on the listening socket at standard input.
@@ -138,8 +141,8 @@ fn begin(
     };
     let agent = Agent::new(machine.agent().clone(), Box::new(on_ready));
     let host = Arc::clone(host);
-    let (answers, moving, name) = (Mutex::default(), Mutex::default(), config.name.clone());
-    let worker = Worker { machine, window, agent, host, answers, name, ready, moving };
+    let (answers, changing, name) = (Mutex::default(), Mutex::default(), config.name.clone());
+    let worker = Worker { machine, window, agent, host, answers, name, ready, changing };
     let worker = Arc::new(worker);
     let agent = Arc::clone(&worker.agent);
     spawn("agent", move || agent.run())?;
@@ -192,6 +195,11 @@ fn machine_config(config: &WorkerConfig) -> MachineConfig {
         initrd: config.initrd.clone(),
         command_line: config.command_line.clone(),
         disks: std::iter::once(root).chain(data).collect(),
+        io_keys: config
+            .io_keys
+            .iter()
+            .filter_map(|(name, key)| Some((name.clone(), AccessKey::new(*key)?)))
+            .collect(),
     }
 }
 
@@ -244,12 +252,21 @@ impl Worker {
                 };
                 let to = (origin, mode.into());
                 if let Err(reason) = self.relocate(from.try_into().ok(), to, limits, fds) {
-                    self.host.say(&Report::Moved(MoveReport::Stayed {
-                        reason,
-                        in_the_way: vec![],
-                        busy_devices: vec![],
-                        out_of_service: vec![],
-                    }));
+                    self.host.say(&Report::Moved(MoveReport::stayed(reason)));
+                }
+            }
+            Order::Exchange { a, b, side, wait_ms } => {
+                let limit = Duration::from_millis(wait_ms);
+                if let Err(reason) = self.exchange((a, b), side, limit, fds) {
+                    self.host.say(&Report::Moved(MoveReport::stayed(reason)));
+                }
+            }
+            Order::Resize { size, wait_ms } => {
+                let limit = Duration::from_millis(wait_ms);
+                if let Err(reason) = self.resize(size, limit, fds) {
+                    let (size, busy_devices) = (self.window.size(), vec![]);
+                    let stayed = ResizeReport::Stayed { size, reason, busy_devices };
+                    self.host.say(&Report::Resized(stayed));
                 }
             }
             Order::Answer { refused } => {
@@ -274,19 +291,19 @@ impl Worker {
 
     /// Tells a host that came later who and where this worker is.
     fn introduce_itself(&self) {
-        // Held while it is said, so that a relocation's end comes after it.
-        let moving = self.moving();
+        // Held while it is said, so that a change's end comes after it.
+        let changing = self.changing();
         let range = Place { origin: self.window.origin(), size: self.window.size() };
         self.host.say(&Report::Hello(Introduction {
             name: self.name.clone(),
             range,
             ready: self.ready.load(Ordering::Acquire),
-            moving: *moving,
+            changing: *changing,
         }));
     }
 
-    fn moving(&self) -> MutexGuard<'_, Option<Relocating>> {
-        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
+    fn changing(&self) -> MutexGuard<'_, bool> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn relocate(
@@ -306,11 +323,10 @@ impl Worker {
         let host = Arc::clone(&self.host);
         let driver = relocate::Worker::new(machine, window, files, host, from, answered);
         let worker = Arc::clone(self);
-        let to = Place { origin, size: from.size() };
-        *self.moving() = Some(Relocating { from: from.into(), to });
+        *self.changing() = true;
         let spawned = spawn("move", move || {
             let report = driver.run(origin, mode, limits);
-            *worker.moving() = None;
+            *worker.changing() = false;
             if let MoveReport::Lost { .. } = report {
                 // The storage is gone: nothing may enter the guest again.
                 worker.host.say(&Report::Moved(report));
@@ -320,7 +336,61 @@ impl Worker {
             }
         });
         if spawned.is_err() {
-            *self.moving() = None;
+            *self.changing() = false;
+        }
+        spawned
+    }
+
+    fn exchange(
+        self: &Arc<Self>,
+        (a, b): ([Place; 2], [Place; 2]),
+        side: Side,
+        limit: Duration,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), String> {
+        let [storage, keys, record, peer] =
+            <[OwnedFd; 4]>::try_from(fds).map_err(|_| "the host passed too few files")?;
+        let plan = exchange_plan(a, b)?;
+        let party = exchange::Party {
+            machine: Arc::clone(&self.machine),
+            window: Arc::clone(&self.window),
+            files: exchange::Files { storage, keys, record },
+            peer: Link::from(peer),
+            plan,
+            side,
+            limit,
+        };
+        let worker = Arc::clone(self);
+        *self.changing() = true;
+        let spawned = spawn("exchange", move || {
+            let report = party.run();
+            *worker.changing() = false;
+            worker.host.say(&Report::Moved(report));
+        });
+        if spawned.is_err() {
+            *self.changing() = false;
+        }
+        spawned
+    }
+
+    fn resize(
+        self: &Arc<Self>,
+        size: u64,
+        limit: Duration,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), String> {
+        let files = <[OwnedFd; 2]>::try_from(fds).map_err(|_| "the host passed no main storage")?;
+        let (machine, window) = (Arc::clone(&self.machine), Arc::clone(&self.window));
+        let resize = resize::Resize { machine, window, files, limit };
+        let worker = Arc::clone(self);
+        *self.changing() = true;
+        let spawned = spawn("resize", move || {
+            let report = resize.run(size);
+            *worker.changing() = false;
+            worker.host.say(&Report::Resized(report));
+        });
+        if spawned.is_err() {
+            *self.changing() = false;
         }
         spawned
     }
@@ -350,6 +420,14 @@ impl Worker {
         std::thread::sleep(LAST_WORDS);
         std::process::exit(0);
     }
+}
+
+fn exchange_plan(a: [Place; 2], b: [Place; 2]) -> Result<ExchangePlan, String> {
+    let side = |[from, to]: [Place; 2]| {
+        let from = StorageRange::try_from(from).map_err(|error| error.to_string())?;
+        MovePlan::new(from, to.origin).map_err(|error| error.to_string())
+    };
+    ExchangePlan::new(side(a)?, side(b)?).map_err(|error| error.to_string())
 }
 
 /// The client's connection that came with an order.

@@ -97,6 +97,7 @@ impl Worker {
                 nanos: copied.nanos,
                 pause_us,
                 not_cleared,
+                out_of_service: vec![],
             },
             Outcome::ResumedWhereItWas { reason, out_of_service } => MoveReport::Stayed {
                 reason: reason.to_string(),

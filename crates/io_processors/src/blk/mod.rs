@@ -9,7 +9,7 @@ mod tests;
 mod vectored;
 
 use tracing::warn;
-use vm_memory::{Bytes, Permissions};
+use vm_memory::{Bytes, GuestAddress, Permissions};
 
 use crate::access::GuestAccess;
 use crate::chain::Chain;
@@ -112,6 +112,10 @@ impl Blk {
     }
 }
 
+fn write_status(access: &GuestAccess, status: Status, at: GuestAddress) -> Result<(), QueueFault> {
+    access.write_obj(status as u8, at).map_err(QueueFault::Status)
+}
+
 impl VirtioDevice for Blk {
     fn device_id(&self) -> u32 {
         DEVICE_ID
@@ -135,8 +139,14 @@ impl VirtioDevice for Blk {
     }
 
     fn process(&mut self, _index: usize, ring: &mut Ring<'_>) -> Result<(), QueueFault> {
-        while let Some(chain) = ring.take()? {
+        while let Some(chain) = ring.take_any()? {
             let access = ring.access();
+            if chain.is_refused() {
+                // Only a driver that lets no status be written needs a reset.
+                write_status(access, Status::IoError, Request::status_of(&chain)?)?;
+                ring.complete(&chain, 1)?;
+                continue;
+            }
             let request = Request::parse(&chain, access, self.capacity())?;
             let (status, written) = self.execute(&request, &chain, access);
             match (status, request.operation) {
@@ -144,9 +154,7 @@ impl VirtioDevice for Blk {
                 (_, Operation::Impossible | Operation::Unsupported) => ring.count_guest_error(),
                 _ => ring.count_failure(),
             }
-            access
-                .write_obj(status as u8, request.status)
-                .map_err(|_| QueueFault::Incomplete("room for its status"))?;
+            write_status(access, status, request.status)?;
             ring.complete(&chain, written.saturating_add(1))?;
         }
         Ok(())

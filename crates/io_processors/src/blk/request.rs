@@ -82,6 +82,13 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Where the status of `chain` goes, whatever else it says.
+    pub(super) fn status_of(chain: &Chain) -> Result<GuestAddress, QueueFault> {
+        split_status(chain.writable()).map(|(_, status)| status)
+    }
+}
+
 /// The kind and the sector (5.2.6, `struct virtio_blk_req`).
 fn header_fields(header: [u8; HEADER]) -> (u32, u64) {
     let [k0, k1, k2, k3, _, _, _, _, sector @ ..] = header;

@@ -4,6 +4,7 @@
 //! storage, which vCPUs write at the same time; the kernel is given the raw
 //! addresses instead.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use vm_memory::{GuestMemory, GuestMemoryError, Permissions, VolatileMemory, VolatileSlice};
 
-use crate::access::GuestAccess;
+use crate::access::{GuestAccess, Marks};
 use crate::chain::Segment;
 
 /// Bytes of a page of the host.
@@ -21,10 +22,18 @@ const PAGE_SIZE: usize = 4096;
 const MAX_FAULTS: u32 = 10_000;
 
 /// Buffers of one transfer, in order, in guest storage or the host's own.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Buffers<'a> {
     slices: Vec<VolatileSlice<'a>>,
     length: u64,
+    /// Dropped with the buffers: the transfer has ended then.
+    marks: Vec<Marks<'a>>,
+}
+
+impl fmt::Debug for Buffers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffers").field("slices", &self.slices).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Buffers<'a> {
@@ -41,6 +50,7 @@ impl<'a> Buffers<'a> {
             for slice in access.get_slices(segment.address, length, access_kind)? {
                 buffers.push(slice?);
             }
+            buffers.marks.push(access.mark(segment.address, length as u64, access_kind));
         }
         Ok(buffers)
     }

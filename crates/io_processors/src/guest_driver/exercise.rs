@@ -1,26 +1,34 @@
 //! A guest that does anything: the body of the fuzz target and of a property
 //! test.
 
-use super::{BASE, Driver, MemoryDisk, patience};
-use crate::{AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, IoProcessor, Rng};
+use std::sync::Arc;
+
+use main_storage::AccessKey;
+
+use super::{BASE, BUFFERS, Driver, MemoryDisk, TestStorage, patience};
+use crate::{
+    AddressLimits, AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, GuestStorage as _,
+    IoProcessor, MEM_BLOCK, Mem, MemEnd, Rng,
+};
 
 /// The host's end of whatever device is exercised.
 enum End {
     None,
     Console(ConsoleEnd),
     Channel(ChannelEnd),
+    Mem(MemEnd),
 }
 
 /// Takes `data` as what a hostile guest does to a device, and does it: stores
-/// to registers in any order, rings and descriptors full of nonsense, resets
-/// in the middle. Whatever it is, the device must become idle when quiesced,
+/// to registers in any order, rings and descriptors full of nonsense, storage
+/// keys that forbid anything, resets in the middle. Whatever it is, the device must become idle when quiesced,
 /// acknowledge new address limits, and work again after a reset.
 ///
 /// # Panics
 /// If it does not.
 pub fn exercise(data: &[u8]) {
     let mut input = Input(data);
-    let (mut driver, end) = match input.byte() % 4 {
+    let (mut driver, end) = match input.byte() % 5 {
         0 => (Driver::start(Rng), End::None),
         1 => {
             let disk = Box::new(MemoryDisk::new(vec![7; 64 * 512]));
@@ -30,10 +38,11 @@ pub fn exercise(data: &[u8]) {
             let (console, end) = Console::new();
             (Driver::start(console), End::Console(end))
         }
-        _ => {
+        3 => {
             let (channel, end) = AgentChannel::new();
             (Driver::start(channel), End::Channel(end))
         }
+        _ => memory(),
     };
     driver.initialise(u64::from(input.byte()) << 24 | 0xff);
     while !input.0.is_empty() {
@@ -41,16 +50,17 @@ pub fn exercise(data: &[u8]) {
     }
     driver.processor.quiesce();
     assert!(driver.processor.wait_idle(patience()), "a quiesced device becomes idle");
-    let limits = Driver::limits(1 << 20);
+    let limits = AddressLimits { origin: 1 << 20, size: driver.storage.size() };
     let acknowledged = driver.processor.set_address_limits(limits);
     assert_eq!(acknowledged.map(|word| word.limits), Ok(limits));
     driver.processor.resume();
+    driver.processor.set_access_key(AccessKey::default());
     driver.initialise(0);
     assert!(driver.processor.wait_idle(patience()), "a reset device becomes idle");
 }
 
 fn step(input: &mut Input<'_>, driver: &mut Driver, end: &End) {
-    match input.byte() % 8 {
+    match input.byte() % 9 {
         0 => {
             let at = u64::from(input.half()) % 0x120;
             let bytes = input.word().to_le_bytes();
@@ -84,8 +94,34 @@ fn step(input: &mut Input<'_>, driver: &mut Driver, end: &End) {
             assert!(driver.processor.wait_idle(patience()), "a quiesced device becomes idle");
             driver.processor.resume();
         }
-        _ => host(input, end),
+        7 => host(input, driver, end),
+        _ => {
+            let page = BASE + u64::from(input.half()) % 1024 * 4096;
+            driver.storage.set_key(page, input.byte() & 0xfe);
+            if let Some(key) = AccessKey::new(input.byte()) {
+                driver.processor.set_access_key(key);
+            }
+        }
     }
+}
+
+/// A memory device with less storage than it offers.
+fn memory() -> (Driver, End) {
+    let storage = Arc::new(TestStorage::with_reach(4 << 20, (4 << 20) + 8 * MEM_BLOCK as usize));
+    storage.set_size((4 << 20) + 5 * MEM_BLOCK);
+    let (device, end) = Mem::new(storage.layout()).expect("room for memory");
+    (Driver::start_on(device, storage), End::Mem(end))
+}
+
+/// A request to a memory device that makes sense more often than random bytes
+/// do, and a chain for it.
+fn memory_request(input: &mut Input<'_>, driver: &mut Driver, end: &MemEnd) {
+    let block = u64::from(input.byte() % 12);
+    let count = u64::from(input.byte() % 6);
+    driver.put(BUFFERS, u64::from(input.byte() % 5));
+    driver.put(BUFFERS + 8, end.region().0 + block * MEM_BLOCK);
+    driver.put(BUFFERS + 16, count);
+    driver.submit(0, &[(BUFFERS, 24, false), (BUFFERS + 0x1000, 10, true)]);
 }
 
 /// A descriptor that makes sense more often than random bytes do.
@@ -106,7 +142,7 @@ fn descriptor(input: &mut Input<'_>, driver: &Driver) {
     driver.descriptor(Driver::descriptors(index), slot, (address, length), flags, next);
 }
 
-fn host(input: &mut Input<'_>, end: &End) {
+fn host(input: &mut Input<'_>, driver: &mut Driver, end: &End) {
     let bytes = input.word().to_le_bytes();
     match end {
         End::None => {}
@@ -118,6 +154,11 @@ fn host(input: &mut Input<'_>, end: &End) {
             let now = Some(std::time::Instant::now());
             let _ = end.write_until(&bytes, now);
             let _ = end.read_until(&mut [0; 64], now);
+        }
+        End::Mem(end) => {
+            let _ = end.request(u64::from(bytes[0] % 16) * MEM_BLOCK);
+            memory_request(input, driver, end);
+            assert!(end.plugged() <= 5 * MEM_BLOCK, "no more is plugged than there is");
         }
     }
 }

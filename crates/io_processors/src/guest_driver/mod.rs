@@ -63,9 +63,14 @@ impl Driver {
     /// Starts the I/O processor of `device` on storage of 4 MiB.
     #[must_use]
     pub fn start(device: impl VirtioDevice + 'static) -> Self {
+        Self::start_on(device, Arc::new(TestStorage::new(4 << 20)))
+    }
+
+    /// Starts the I/O processor of `device` on `storage`.
+    #[must_use]
+    pub fn start_on(device: impl VirtioDevice + 'static, storage: Arc<TestStorage>) -> Self {
         let queue_sizes = device.queue_sizes().to_vec();
         let queues = queue_sizes.len();
-        let storage = Arc::new(TestStorage::new(4 << 20));
         let line = Arc::new(TestLine::default());
         let (its_storage, its_line) = (Arc::clone(&storage), Arc::clone(&line));
         let processor =

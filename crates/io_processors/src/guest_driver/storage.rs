@@ -4,7 +4,8 @@ use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use storage_window::GuestLayout;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::BASE;
 use crate::{Buffers, DiskBackend, GuestStorage, InterruptLine};
@@ -12,6 +13,8 @@ use crate::{Buffers, DiskBackend, GuestStorage, InterruptLine};
 /// Guest storage with keys, beginning at [`BASE`].
 pub struct TestStorage {
     memory: GuestMemoryMmap,
+    layout: GuestLayout,
+    size: AtomicU64,
     keys: Vec<AtomicU8>,
 }
 
@@ -19,21 +22,49 @@ impl TestStorage {
     /// `size` bytes of zeros with keys of zero; `size` in whole pages.
     #[must_use]
     pub fn new(size: usize) -> Self {
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(BASE), size)])
-            .expect("memory for the test");
-        Self { memory, keys: (0..size / 4096).map(|_| AtomicU8::new(0)).collect() }
+        Self::with_reach(size, size)
+    }
+
+    /// The same, and storage up to `reach` bytes for
+    /// [`set_size`](Self::set_size).
+    #[must_use]
+    pub fn with_reach(size: usize, reach: usize) -> Self {
+        let layout = GuestLayout::new(BASE, size as u64, reach as u64).expect("a layout");
+        let mut ranges = vec![(GuestAddress(BASE), size)];
+        if reach > size {
+            ranges.push((GuestAddress(layout.hot_plug_base()), reach - size));
+        }
+        let memory = GuestMemoryMmap::from_ranges(&ranges).expect("memory for the test");
+        let keys = (0..reach / 4096).map(|_| AtomicU8::new(0)).collect();
+        Self { memory, layout, size: AtomicU64::new(size as u64), keys }
+    }
+
+    /// Grows or shrinks.
+    pub fn set_size(&self, size: u64) {
+        self.size.store(size, Ordering::Relaxed);
     }
 
     /// The key of the page at guest physical `address`.
     #[must_use]
     pub fn key_at(&self, address: u64) -> u8 {
-        self.keys[((address - BASE) / 4096) as usize].load(Ordering::Relaxed)
+        let offset = self.layout.offset(address, 1, self.layout.reach()).expect("storage");
+        self.keys[(offset / 4096) as usize].load(Ordering::Relaxed)
+    }
+
+    /// Sets the key of the page at guest physical `address`.
+    pub fn set_key(&self, address: u64, key: u8) {
+        self.keys[((address - BASE) / 4096) as usize].store(key, Ordering::Relaxed);
     }
 
     /// Sets all keys to zero.
     pub fn clear_keys(&self) {
+        self.set_all_keys(0);
+    }
+
+    /// Sets all keys.
+    pub fn set_all_keys(&self, to: u8) {
         for key in &self.keys {
-            key.store(0, Ordering::Relaxed);
+            key.store(to, Ordering::Relaxed);
         }
     }
 }
@@ -43,8 +74,28 @@ impl GuestStorage for TestStorage {
         &self.memory
     }
 
+    fn layout(&self) -> GuestLayout {
+        self.layout
+    }
+
+    fn size(&self) -> u64 {
+        self.size.load(Ordering::Relaxed)
+    }
+
     fn key_cell(&self, page: usize) -> &AtomicU8 {
         &self.keys[page]
+    }
+
+    fn discard(&self, offset: u64, count: u64) {
+        assert!(offset + count <= self.size());
+        let address = match offset.checked_sub(self.layout.boot_size()) {
+            Some(behind) => self.layout.hot_plug_base() + behind,
+            None => BASE + offset,
+        };
+        self.memory.write_slice(&vec![0; count as usize], GuestAddress(address)).expect("storage");
+        for page in offset / 4096..(offset + count) / 4096 {
+            self.key_cell(page as usize).store(0, Ordering::Relaxed);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::interrupt::{CONFIGURATION, Interrupt, USED_BUFFER};
 use super::statistics::{Counters, IoStatistics, add};
 use super::{Acknowledged, InterruptLine, SetAddressLimitsError, Told};
 use crate::access::AddressLimits;
+use crate::keys::KeyCheck;
 use crate::transport::{Activation, Effect, Registers, offset};
 
 /// What the thread does before anything else, also while quiesced: none of it
@@ -62,6 +63,7 @@ struct Control {
 /// Everything of an I/O processor but its device and its storage.
 pub(crate) struct Shared {
     name: String,
+    keys: Arc<KeyCheck>,
     control: Mutex<Control>,
     /// The thread waits here for work.
     work: Condvar,
@@ -77,6 +79,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(super) fn new(name: String, registers: Registers, line: Arc<dyn InterruptLine>) -> Self {
         Self {
+            keys: Arc::new(KeyCheck::new(name.clone())),
             name,
             control: Mutex::new(Control {
                 registers,
@@ -101,6 +104,10 @@ impl Shared {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn keys(&self) -> &Arc<KeyCheck> {
+        &self.keys
     }
 
     pub(super) fn pause(&self) -> &AtomicBool {
@@ -201,6 +208,13 @@ impl Shared {
         self.work.notify_one();
     }
 
+    pub(crate) fn configure(&self, config: Vec<u8>, tell: bool) {
+        let ready = self.control().registers.configure(config);
+        if ready && tell {
+            self.interrupt.raise(CONFIGURATION);
+        }
+    }
+
     pub(super) fn quiesce(&self) {
         let mut control = self.control();
         control.quiesced = true;
@@ -259,16 +273,16 @@ impl Shared {
             return ended.then_some(Err(SetAddressLimitsError::Ended { processor }));
         }
         if control.limits != Some(limits) {
-            let expected = control.limits.map_or(0, |limits| limits.size);
+            let present = control.limits.map_or(0, |limits| limits.size);
             let size = limits.size;
-            return Some(Err(SetAddressLimitsError::Size { processor, size, expected }));
+            return Some(Err(SetAddressLimitsError::Size { processor, size, present }));
         }
         Some(Ok(Acknowledged { processor, limits }))
     }
 
     pub(super) fn statistics(&self) -> IoStatistics {
         let limits = self.control().limits;
-        IoStatistics { limits, ..self.counters.read() }
+        IoStatistics { limits, key_refusals: self.keys.refusals(), ..self.counters.read() }
     }
 
     pub(super) fn stop(&self) {

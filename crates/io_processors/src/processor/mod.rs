@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use main_storage::AccessKey;
+
 use crate::access::{AddressLimits, GuestAccess, GuestStorage};
 use crate::device::{VirtioDevice, Waker};
 use crate::transport::{Identity, Registers};
@@ -52,8 +54,9 @@ pub trait IoProcessor: Send + Sync {
     /// Waits until idle; `false` if still busy at `deadline`.
     fn wait_idle(&self, deadline: Instant) -> bool;
 
-    /// "Set address limits": the partition's storage is at `limits` now. Does
-    /// not wait: [`acknowledgement`](Self::acknowledgement) does, so that many
+    /// "Set address limits": the partition's storage is at `limits` now, of
+    /// which there must be as much; the processor reaches for nothing outside
+    /// once it has acknowledged them. Does not wait: [`acknowledgement`](Self::acknowledgement) does, so that many
     /// processors can be told at once.
     ///
     /// # Errors
@@ -83,6 +86,11 @@ pub trait IoProcessor: Send + Sync {
 
     /// Takes requests up again, those that came meanwhile first.
     fn resume(&self);
+
+    /// From the next transfer on it is made under `key`, 0 at first: a page of
+    /// guest storage is written only if its storage key has that access key,
+    /// and read only so or without fetch protection. Under 0 all is allowed.
+    fn set_access_key(&self, key: AccessKey);
 
     /// What happened so far.
     fn statistics(&self) -> IoStatistics;
@@ -116,15 +124,15 @@ pub enum SetAddressLimitsError {
         /// Its name.
         processor: String,
     },
-    /// The size is not that of the storage it works on.
-    #[error("I/O processor {processor} works on {expected} bytes of storage, not on {size}")]
+    /// There is less storage than the limits say.
+    #[error("I/O processor {processor} keeps its {present} bytes of storage: there are not {size}")]
     Size {
         /// Its name.
         processor: String,
         /// Size in the refused limits, in bytes.
         size: u64,
-        /// Size of its storage, in bytes.
-        expected: u64,
+        /// Size in the limits it keeps, in bytes.
+        present: u64,
     },
     /// Its thread has ended.
     #[error("I/O processor {processor} has ended: restart the partition")]
@@ -186,7 +194,8 @@ impl Processor {
         };
         let shared = Arc::new(Shared::new(name.clone(), Registers::new(identity), line));
         device.attach(Waker(Arc::downgrade(&shared)));
-        let worker = Worker::new(Arc::clone(&shared), Box::new(device), GuestAccess::new(storage));
+        let access = GuestAccess::new(storage, Arc::clone(shared.keys()));
+        let worker = Worker::new(Arc::clone(&shared), Box::new(device), access);
         let thread = std::thread::Builder::new()
             .name(format!("io-{name}"))
             .spawn(move || worker.run())
@@ -234,6 +243,10 @@ impl IoProcessor for Processor {
 
     fn resume(&self) {
         self.shared.resume();
+    }
+
+    fn set_access_key(&self, key: AccessKey) {
+        self.shared.keys().set_access(key);
     }
 
     fn statistics(&self) -> IoStatistics {

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct IoStatistics {
     /// Requests given back to the driver.
     pub requests: u64,
-    /// Requests among them that the host could not carry out.
+    /// Requests among them that the host could not carry out or that a storage
+    /// key forbade.
     pub failed_requests: u64,
     /// Bytes of device-readable buffers.
     pub bytes_from_guest: u64,
@@ -16,6 +17,9 @@ pub struct IoStatistics {
     /// Nonsense the guest asked for: stores to registers that make none,
     /// requests that cannot be meant, broken queues.
     pub guest_errors: u64,
+    /// Transfers that a page's storage key forbade: requests refused, and rings
+    /// that could not be used.
+    pub key_refusals: u64,
     /// Times the guest broke a queue so that the device needs a reset.
     pub needed_resets: u64,
     /// Times the driver reset the device.
@@ -60,6 +64,7 @@ impl Counters {
             resets: get(&self.resets),
             notifications: get(&self.notifications),
             interrupts: get(&self.interrupts),
+            key_refusals: 0,
             limits: None,
         }
     }

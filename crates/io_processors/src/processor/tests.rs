@@ -6,8 +6,10 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::{IoProcessor, SetAddressLimitsError};
 use crate::guest_driver::{
-    BASE, BUFFERS, Driver, EVENT_IDX, INDIRECT, MemoryDisk, NEXT, TestLine, WRITE, patience,
+    BASE, BUFFERS, Driver, EVENT_IDX, INDIRECT, MemoryDisk, NEXT, TestLine, TestStorage, WRITE,
+    patience,
 };
+use crate::keys::KeyCheck;
 use crate::transport::offset;
 use crate::{AddressLimits, Blk, GuestAccess, GuestStorage, Hold, HoldableDisk, Processor, Rng};
 
@@ -63,18 +65,54 @@ fn nothing_touches_storage_between_quiesce_and_resume() {
 }
 
 #[test]
-fn limits_are_refused_unless_quiesced_and_of_the_right_size() {
+fn limits_are_refused_unless_quiesced_and_backed_by_storage() {
     let driver = Driver::ready(Rng, 0);
     let refused = driver.processor.set_address_limits(Driver::limits(0));
     assert!(matches!(refused, Err(SetAddressLimitsError::NotIdle { .. })));
     driver.processor.quiesce();
     driver.wait_idle();
-    let wrong = AddressLimits { origin: 0, size: 1 << 20 };
+    let wrong = AddressLimits { origin: 0, size: 5 << 20 };
     let refused = driver.processor.set_address_limits(wrong);
     let expected =
-        SetAddressLimitsError::Size { processor: "test".into(), size: 1 << 20, expected: 4 << 20 };
+        SetAddressLimitsError::Size { processor: "test".into(), size: 5 << 20, present: 4 << 20 };
     assert_eq!(refused, Err(expected));
     assert!(driver.processor.set_address_limits(Driver::limits(0)).is_ok());
+}
+
+#[test]
+fn a_processor_reaches_what_its_limits_hold_and_no_further() {
+    let (small, large) = (4 << 20, 8 << 20);
+    let storage = Arc::new(TestStorage::with_reach(small, large));
+    let mut driver = Driver::start_on(Rng, Arc::clone(&storage));
+    let behind = storage.layout().hot_plug_base();
+    let set_limits = |driver: &Driver, size| {
+        driver.processor.quiesce();
+        driver.wait_idle();
+        let acknowledged = driver.processor.set_address_limits(AddressLimits { origin: 0, size });
+        assert!(acknowledged.is_ok());
+        driver.processor.resume();
+    };
+    let mut resets = 0;
+    for (size, limits, reached) in [
+        (small, small, false),
+        (large, small, false),
+        (large, large, true),
+        (large, small, false),
+        (small, small, false),
+    ] {
+        storage.set_size(size as u64);
+        set_limits(&driver, limits as u64);
+        driver.initialise(0);
+        driver.submit(0, &[(behind + 0x1000, 8, true)]);
+        if reached {
+            assert_eq!(driver.take_used(0).1, 8);
+            assert_eq!(storage.key_at(behind + 0x1000), 0x06);
+            driver.submit(0, &[(behind + (4 << 20) - 8, 9, true)]);
+        }
+        driver.wait_needs_reset();
+        resets += 1;
+        assert_eq!(driver.processor.statistics().needed_resets, resets);
+    }
 }
 
 #[test]
@@ -293,7 +331,10 @@ fn it_works_on_a_storage_window_and_keeps_its_keys() {
     let range = StorageRange::new(2 * BLOCK_SIZE, 4 * BLOCK_SIZE).expect("a range");
     let (data, keys) = (storage.storage_fd(), storage.keys_fd());
     let window = StorageWindow::map(data, keys, range, BASE, 4 * BLOCK_SIZE).expect("a window");
-    let access = GuestAccess::new(Arc::clone(&window) as Arc<dyn GuestStorage>);
+    let access = GuestAccess::new(
+        Arc::clone(&window) as Arc<dyn GuestStorage>,
+        Arc::new(KeyCheck::new("test".into())),
+    );
     access.write_obj(1u8, GuestAddress(BASE + 0x5fff)).expect("storage");
     assert!(access.write_obj(1u16, GuestAddress(BASE + (4 << 20) - 1)).is_err(), "past the end");
     let keys: Vec<u8> = (4..7).map(|page| window.key_cell(page).load(Relaxed)).collect();

@@ -67,11 +67,9 @@ impl Worker {
     }
 
     fn set_limits(&mut self, limits: AddressLimits) {
-        if limits.size == self.access.size() {
-            self.access.set_limits(limits);
-        }
         // What is acknowledged is what is in use; a refusal shows as a
         // difference to what was asked for.
+        let _ = self.access.set_limits(limits);
         let unset = AddressLimits { origin: 0, size: self.access.size() };
         self.shared.acknowledge_limits(self.access.limits().unwrap_or(unset));
     }

@@ -52,7 +52,8 @@ const VENDOR: u32 = 0x4854_5242;
 /// The driver understands this version of the standard (6).
 const F_VERSION_1: u64 = 1 << 32;
 
-/// The facts about a device that never change.
+/// The facts about a device. Only its configuration can change, and not in
+/// length.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     pub(crate) device_id: u32,
@@ -97,6 +98,9 @@ pub(crate) enum Effect {
 #[derive(Debug)]
 pub(crate) struct Registers {
     identity: Identity,
+    /// Counts changes of the configuration, so that a driver that reads it in
+    /// several pieces notices one in between (2.5.3).
+    generation: u32,
     status: u32,
     device_features_sel: u32,
     driver_features_sel: u32,
@@ -110,6 +114,7 @@ impl Registers {
         let queues = initial_queues(&identity);
         Self {
             identity,
+            generation: 0,
             status: 0,
             device_features_sel: 0,
             driver_features_sel: 0,
@@ -123,6 +128,14 @@ impl Registers {
     /// is to be told, which it is once it said `DRIVER_OK`.
     pub(crate) fn needs_reset(&mut self) -> bool {
         self.status |= status::NEEDS_RESET;
+        self.status & status::DRIVER_OK != 0
+    }
+
+    /// The device is configured otherwise from now on. Whether there is a
+    /// driver that can be told.
+    pub(crate) fn configure(&mut self, config: Vec<u8>) -> bool {
+        self.identity.config = config;
+        self.generation = self.generation.wrapping_add(1);
         self.status & status::DRIVER_OK != 0
     }
 
@@ -162,7 +175,7 @@ impl Registers {
                 .map_or(0, |size| u32::from(*size)),
             offset::QUEUE_READY => u32::from(queue.is_some_and(|queue| queue.ready)),
             offset::STATUS => self.status,
-            offset::CONFIG_GENERATION => 0,
+            offset::CONFIG_GENERATION => self.generation,
             // No shared memory: all bits of length and base are ones.
             at if (offset::SHM_FIRST..=offset::SHM_LAST).contains(&at) && at % 4 == 0 => u32::MAX,
             _ => return None,
@@ -236,7 +249,7 @@ impl Registers {
 
     fn write_status(&mut self, value: u32) -> Effect {
         if value == 0 {
-            *self = Self::new(self.identity.clone());
+            *self = Self { generation: self.generation, ..Self::new(self.identity.clone()) };
             return Effect::Reset;
         }
         let mut added = value & status::DRIVERS & !self.status;

@@ -73,6 +73,19 @@ fn configuration_can_be_read_in_any_width() {
 }
 
 #[test]
+fn a_change_of_the_configuration_shows_and_outlives_a_reset() {
+    let mut registers = registers();
+    assert!(!registers.configure(vec![6, 7, 8, 9, 10]), "there is no driver to be told");
+    assert_eq!(load(&registers, offset::CONFIG_GENERATION), 1);
+    accept(&mut registers, OFFERED);
+    store(&mut registers, offset::STATUS, 0xf);
+    assert!(registers.configure(vec![1, 1, 2, 3, 5]));
+    assert_eq!(store(&mut registers, offset::STATUS, 0), Effect::Reset);
+    assert_eq!(load(&registers, offset::CONFIG), 0x0302_0101);
+    assert_eq!(load(&registers, offset::CONFIG_GENERATION), 2);
+}
+
+#[test]
 fn registers_are_32_bits_wide() {
     let mut registers = registers();
     for width in [1, 2, 8] {

@@ -1,7 +1,6 @@
-//! The map against the specification's worked example and a trivial model: a
-//! vector with the owner of every block.
+//! The map against the specification's worked example, and what refusals say.
 
-use proptest::prelude::*;
+mod model;
 
 use super::*;
 use crate::{BLOCK_SIZE as M, Direction, Owner, Segment};
@@ -73,7 +72,10 @@ fn a_refusal_says_who_where_and_what_to_do() {
 fn both_ranges_are_held_while_a_move_is_under_way() {
     let mut map = figure_3a();
     map.begin_move(&name("lpar2"), 192 * M).unwrap();
-    assert_eq!(map.begin_move(&name("lpar2"), 200 * M), Err(Refusal::Moving(name("lpar2"))));
+    assert_eq!(
+        map.begin_move(&name("lpar2"), 200 * M),
+        Err(Refusal::Busy { name: name("lpar2"), change: "moved" })
+    );
     for (origin, held) in [(128, range(128, 256)), (440, range(192, 256))] {
         assert_eq!(
             map.assign(name("late"), range(origin, 8)).unwrap_err().in_the_way(),
@@ -88,7 +90,10 @@ fn both_ranges_are_held_while_a_move_is_under_way() {
     assert_eq!(abandoned, figure_3a());
     map.commit_move(&name("lpar2")).unwrap();
     assert_eq!(map.gaps(), [range(128, 64), range(448, 61)]);
-    assert_eq!(map.commit_move(&name("lpar2")), Err(Refusal::NotMoving(name("lpar2"))));
+    assert_eq!(
+        map.commit_move(&name("lpar2")),
+        Err(Refusal::NotUnderWay { name: name("lpar2"), change: "moved" })
+    );
 }
 
 #[test]
@@ -104,254 +109,85 @@ fn best_fit_takes_the_smallest_gap_that_is_large_enough() {
     assert_eq!(map.best_fit(5), Err(Refusal::Range(RangeError::SizeUnaligned(Size(5)))));
 }
 
-const BLOCKS: u64 = 32;
-const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
-
-#[derive(Debug, Clone)]
-enum Operation {
-    Assign(usize, u64, u64),
-    Fit(usize, u64),
-    Begin(usize, u64),
-    Commit(usize),
-    Abandon(usize),
-    Relocate(usize, u64),
-    Remove(usize),
+#[test]
+fn a_partition_grows_by_the_gap_behind_it_and_no_further() {
+    let mut map = figure_3a();
+    let refusal = map.plan_resize(&name("lpar1"), 129 * M).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "\"lpar1\" cannot grow to 129M: the gap behind it has 0 of the 1M it needs, then \
+         \"lpar2\" (128M to 384M) is in the way; make room there first or ask for less"
+    );
+    assert!(matches!(
+        map.plan_resize(&name("lpar2"), 382 * M),
+        Err(Refusal::OutsideMainStorage { .. })
+    ));
+    map.relocate(&name("lpar2"), 192 * M).unwrap();
+    let plan = map.begin_resize(&name("lpar1"), 192 * M).unwrap();
+    assert_eq!((plan.grows(), plan.difference()), (true, range(128, 64)));
+    assert_eq!(map.picture()[1].owner, Owner::Reserved(name("lpar1")));
+    assert!(map.assign(name("late"), range(190, 1)).is_err());
+    map.commit_resize(&name("lpar1")).unwrap();
+    assert_eq!(table(&map)[0], ("lpar1", 0, 192, 0));
+    assert!(matches!(map.resize(&name("lpar1"), 192 * M), Err(Refusal::SameSize { .. })));
+    let plan = map.begin_resize(&name("lpar1"), 100 * M).unwrap();
+    assert_eq!((plan.grows(), plan.difference()), (false, range(100, 92)));
+    assert!(map.assign(name("late"), range(190, 1)).is_err());
+    map.commit_resize(&name("lpar1")).unwrap();
+    assert_eq!(table(&map)[0], ("lpar1", 0, 100, 92));
 }
 
-fn operation() -> impl Strategy<Value = Operation> {
-    let who = 0..NAMES.len();
-    let origin = 0..BLOCKS + 4;
-    prop_oneof![
-        (who.clone(), origin.clone(), 1..9u64).prop_map(|(n, o, s)| Operation::Assign(n, o, s)),
-        (who.clone(), 1..9u64).prop_map(|(n, s)| Operation::Fit(n, s)),
-        (who.clone(), origin.clone()).prop_map(|(n, o)| Operation::Begin(n, o)),
-        who.clone().prop_map(Operation::Commit),
-        who.clone().prop_map(Operation::Abandon),
-        (who.clone(), origin).prop_map(|(n, o)| Operation::Relocate(n, o)),
-        who.prop_map(Operation::Remove),
-    ]
+#[test]
+fn an_exchange_gives_each_the_others_origin() {
+    let mut map = figure_3a();
+    let plan = map.begin_exchange(&name("lpar1"), &name("lpar2")).unwrap();
+    // The larger one covers the origin it leaves, so the smaller one is behind it.
+    assert_eq!((plan.a().to(), plan.b().to()), (range(256, 128), range(0, 256)));
+    assert_eq!(map.gaps(), [range(384, 125)]);
+    assert_eq!(map.in_the_way(range(0, 1), &[]).len(), 2);
+    assert_eq!(
+        map.plan_move(&name("lpar2"), 0),
+        Err(Refusal::Busy { name: name("lpar2"), change: "exchanged" })
+    );
+    map.commit_exchange(&name("lpar2")).unwrap();
+    assert_eq!(table(&map), [("lpar2", 0, 256, 0), ("lpar1", 256, 128, 125)]);
+    // Back: the larger one has room at the smaller one's origin.
+    map.exchange(&name("lpar1"), &name("lpar2")).unwrap();
+    assert_eq!(table(&map), [("lpar1", 0, 128, 125), ("lpar2", 253, 256, 0)]);
+    assert_eq!(
+        map.exchange(&name("lpar1"), &name("lpar1")),
+        Err(Refusal::WithItself(name("lpar1")))
+    );
 }
 
-/// Owner of every block, the content of every block (the number it was given
-/// when it was assigned), and the move under way of every name.
-#[derive(Debug, Clone, PartialEq)]
-struct Model {
-    home: [Option<(u64, u64)>; NAMES.len()],
-    goal: [Option<u64>; NAMES.len()],
-    content: Vec<u64>,
+#[test]
+fn an_exchange_that_does_not_fit_names_who_is_in_the_way() {
+    let mut map = StorageMap::new(20 * M).unwrap();
+    map.assign(name("small"), range(0, 2)).unwrap();
+    map.assign(name("between"), range(3, 1)).unwrap();
+    map.assign(name("large"), range(6, 4)).unwrap();
+    let refusal = map.plan_exchange(&name("large"), &name("small")).unwrap_err();
+    assert_eq!(
+        refusal.in_the_way(),
+        [Occupant { name: name("between"), range: range(3, 1) }],
+        "{refusal}"
+    );
+    map.relocate(&name("between"), 4 * M).unwrap();
+    map.exchange(&name("large"), &name("small")).unwrap();
+    assert_eq!(table(&map), [("large", 0, 4, 0), ("between", 4, 1, 1), ("small", 6, 2, 12)]);
 }
 
-impl Model {
-    fn owners(&self, block: u64) -> Vec<usize> {
-        let holds = |n: &usize| {
-            self.home[*n].is_some_and(|(origin, size)| {
-                (origin..origin + size).contains(&block)
-                    || self.goal[*n].is_some_and(|to| (to..to + size).contains(&block))
-            })
-        };
-        (0..NAMES.len()).filter(holds).collect()
-    }
-
-    fn others(&self, n: usize, origin: u64, size: u64) -> Vec<usize> {
-        let mut who: Vec<_> = (origin..(origin + size).min(BLOCKS))
-            .flat_map(|block| self.owners(block))
-            .filter(|owner| *owner != n)
-            .collect();
-        who.sort_unstable();
-        who.dedup();
-        who
-    }
-
-    fn free(&self, n: usize, origin: u64, size: u64) -> bool {
-        origin + size <= BLOCKS && self.others(n, origin, size).is_empty()
-    }
-
-    /// The blocks of `n`, by moving a vector, which knows no direction.
-    fn move_home(&mut self, n: usize, to: u64) {
-        let (from, size) = self.home[n].unwrap();
-        let at = |x: u64| usize::try_from(x).unwrap();
-        let copy = self.content[at(from)..at(from + size)].to_vec();
-        self.content[at(to)..at(to + size)].copy_from_slice(&copy);
-        self.home[n] = Some((to, size));
-        self.goal[n] = None;
-    }
-
-    fn may_move(&self, n: usize, to: u64) -> bool {
-        self.home[n].is_some_and(|(from, size)| {
-            self.goal[n].is_none() && from != to && self.free(n, to, size)
-        })
-    }
-}
-
-/// Copies the content as the plan says: block by block in its direction.
-fn follow(plan: MovePlan, content: &mut [u64]) {
-    for step in plan.steps().filter(|step| step.from % M == 0) {
-        let at = |offset: u64| usize::try_from(offset / M).unwrap();
-        content[at(step.to)] = content[at(step.from)];
-    }
-}
-
-struct Pair {
-    map: StorageMap,
-    model: Model,
-    content: Vec<u64>,
-    plans: [Option<MovePlan>; NAMES.len()],
-}
-
-impl Pair {
-    fn new() -> Self {
-        let content = vec![0; usize::try_from(BLOCKS).unwrap()];
-        let model = Model { home: [None; 5], goal: [None; 5], content: content.clone() };
-        Self { map: StorageMap::new(BLOCKS * M).unwrap(), model, content, plans: [None; 5] }
-    }
-
-    fn fill(&mut self, n: usize, origin: u64, size: u64, stamp: u64) {
-        for block in origin..origin + size {
-            let at = usize::try_from(block).unwrap();
-            self.content[at] = stamp * 100 + block;
-            self.model.content[at] = stamp * 100 + block;
-        }
-        self.model.home[n] = Some((origin, size));
-    }
-
-    fn named_in_the_way(&self, refusal: &Refusal, n: usize, origin: u64, size: u64) {
-        if let Refusal::InTheWay { by, .. } = refusal {
-            let mut named: Vec<_> = by.iter().map(|occupant| occupant.name.as_str()).collect();
-            named.sort_unstable();
-            let expected: Vec<_> =
-                self.model.others(n, origin, size).into_iter().map(|n| NAMES[n]).collect();
-            assert_eq!(named, expected);
-            assert!(!named.is_empty());
-        }
-    }
-
-    fn step(&mut self, operation: &Operation, stamp: u64) {
-        let before = self.map.clone();
-        let legal = match *operation {
-            Operation::Assign(n, origin, size) => {
-                let legal = self.model.home[n].is_none() && self.model.free(n, origin, size);
-                let result = self.map.assign(name(NAMES[n]), range(origin, size));
-                assert_eq!(result.is_ok(), legal, "{operation:?}: {result:?}");
-                match result {
-                    Ok(()) => self.fill(n, origin, size, stamp),
-                    Err(refusal) => self.named_in_the_way(&refusal, n, origin, size),
-                }
-                legal
-            }
-            Operation::Fit(n, size) => self.fit(n, size, stamp),
-            Operation::Begin(n, to) | Operation::Relocate(n, to) => {
-                let legal = self.model.may_move(n, to);
-                let at_once = matches!(operation, Operation::Relocate(..));
-                let result = if at_once {
-                    self.map.relocate(&name(NAMES[n]), to * M)
-                } else {
-                    self.map.begin_move(&name(NAMES[n]), to * M)
-                };
-                assert_eq!(result.is_ok(), legal, "{operation:?}: {result:?}");
-                match (result, self.model.home[n]) {
-                    (Ok(plan), _) if at_once => {
-                        follow(plan, &mut self.content);
-                        self.model.move_home(n, to);
-                    }
-                    (Ok(plan), _) => {
-                        self.plans[n] = Some(plan);
-                        self.model.goal[n] = Some(to);
-                    }
-                    (Err(refusal), Some((_, size))) => {
-                        self.named_in_the_way(&refusal, n, to, size);
-                    }
-                    (Err(refusal), None) => assert!(matches!(refusal, Refusal::Unknown(_))),
-                }
-                legal
-            }
-            Operation::Commit(n) => {
-                let goal = self.model.goal[n];
-                assert_eq!(self.map.commit_move(&name(NAMES[n])).is_ok(), goal.is_some());
-                if let (Some(to), Some(plan)) = (goal, self.plans[n].take()) {
-                    follow(plan, &mut self.content);
-                    self.model.move_home(n, to);
-                }
-                goal.is_some()
-            }
-            Operation::Abandon(n) => {
-                let legal = self.model.goal[n].take().is_some();
-                self.plans[n] = None;
-                assert_eq!(self.map.abandon_move(&name(NAMES[n])).is_ok(), legal);
-                legal
-            }
-            Operation::Remove(n) => {
-                let legal = self.model.home[n].take().is_some();
-                self.model.goal[n] = None;
-                self.plans[n] = None;
-                assert_eq!(self.map.remove(&name(NAMES[n])).is_ok(), legal);
-                legal
-            }
-        };
-        assert!(legal || self.map == before, "{operation:?} was refused and had an effect");
-        self.agree();
-    }
-
-    fn fit(&mut self, n: usize, size: u64, stamp: u64) -> bool {
-        let fits = (0..BLOCKS).any(|origin| self.model.free(usize::MAX, origin, size));
-        match self.map.best_fit(size * M) {
-            Ok(found) => {
-                let origin = found.origin() / M;
-                assert!(fits && self.model.free(usize::MAX, origin, size));
-                let known = self.model.home[n].is_some();
-                assert_eq!(self.map.assign(name(NAMES[n]), found).is_err(), known);
-                if !known {
-                    self.fill(n, origin, size, stamp);
-                }
-                !known
-            }
-            Err(refusal) => {
-                assert!(!fits && matches!(refusal, Refusal::NoRoom { .. }));
-                false
-            }
-        }
-    }
-
-    fn agree(&self) {
-        for (n, text) in NAMES.iter().enumerate() {
-            let partition = self.map.get(&name(text));
-            let home = partition.map(|p| (p.range().origin() / M, p.range().size() / M));
-            assert_eq!(home, self.model.home[n]);
-            if let Some((origin, size)) = home {
-                let at = |x: u64| usize::try_from(x).unwrap();
-                let blocks = at(origin)..at(origin + size);
-                assert_eq!(self.content[blocks.clone()], self.model.content[blocks]);
-                let after = origin + size..BLOCKS;
-                let gap = after.take_while(|block| self.model.owners(*block).is_empty()).count();
-                assert_eq!(self.map.gap(&name(text)), Some(gap as u64 * M));
-            }
-        }
-        let mut end = 0;
-        for segment in self.map.picture() {
-            assert_eq!(segment.origin, end);
-            end += segment.size;
-            let owner = match &segment.owner {
-                Owner::Gap => vec![],
-                Owner::Partition(who) | Owner::Reserved(who) => vec![who.as_str()],
-            };
-            for block in segment.origin / M..end / M {
-                let owners = self.model.owners(block);
-                assert_eq!(owners.into_iter().map(|n| NAMES[n]).collect::<Vec<_>>(), owner);
-            }
-        }
-        assert_eq!(end, BLOCKS * M);
-    }
-}
-
-proptest! {
-    #[test]
-    fn the_map_agrees_with_a_vector_of_owners(
-        operations in proptest::collection::vec(operation(), 100..200)
-    ) {
-        let mut pair = Pair::new();
-        for (stamp, operation) in operations.iter().enumerate() {
-            pair.step(operation, stamp as u64 + 1);
-        }
-    }
+#[test]
+fn the_survivor_of_an_exchange_keeps_what_it_holds() {
+    let mut map = figure_3a();
+    map.begin_exchange(&name("lpar1"), &name("lpar2")).unwrap();
+    map.remove(&name("lpar1")).unwrap();
+    assert_eq!(map.gaps(), [range(384, 125)]);
+    let mut done = map.clone();
+    done.commit_exchange(&name("lpar2")).unwrap();
+    assert_eq!(table(&done), [("lpar2", 0, 256, 253)]);
+    map.abandon_exchange(&name("lpar2")).unwrap();
+    assert_eq!(table(&map), [("lpar2", 128, 256, 125)]);
 }
 
 #[test]
