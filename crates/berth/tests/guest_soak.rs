@@ -191,6 +191,10 @@ fn kill_host(host: &Host) {
     let pid = std::fs::read_to_string(host.path("state/lock")).unwrap();
     let killed = std::process::Command::new("kill").args(["-KILL", pid.trim()]).status().unwrap();
     assert!(killed.success());
+    // Its lock goes with it.
+    while std::path::Path::new("/proc").join(pid.trim()).join("exe").exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Starts the command, kills the host in the middle of it and starts another,
