@@ -153,9 +153,15 @@ pub(crate) enum Command {
     /// Starts main storage of 509 MB with two Debian guests as in Fig. 3A,
     /// moves one of them to where Fig. 4A has it while a program in it checks
     /// its own memory, disk and clock, and prints the guest's own proof that
-    /// it never stopped. Uses a state directory of its own and cleans up.
-    #[command(after_help = "Example:\n  berth demo")]
-    Demo,
+    /// it never stopped. With --full it goes on: expand into the gap, exchange
+    /// in a full main storage, shrink and compact, both guests checking
+    /// themselves. Uses a state directory of its own and cleans up.
+    #[command(after_help = "Examples:\n  berth demo\n  berth demo --full")]
+    Demo {
+        /// Every command on main storage, not only the move
+        #[arg(long)]
+        full: bool,
+    },
     /// Measure this host, beside a peer or a limit
     #[command(subcommand)]
     Bench(BenchCommand),
