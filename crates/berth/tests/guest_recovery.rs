@@ -67,14 +67,22 @@ fn killed_in(host: &Host, command: &str, more: Duration) {
         log.matches("in the journal").count()
     };
     let before = begun();
-    let mut child = host
-        .command(&[command, "b"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    until("the beginning of the command", || begun() > before);
+    let start = || {
+        host.command(&[command, "b"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut child = start();
+    until("the beginning of the command", || {
+        // It is refused while the command before it is not quite over.
+        if begun() == before && child.try_wait().unwrap().is_some() {
+            child = start();
+        }
+        begun() > before
+    });
     std::thread::sleep(more);
     host.kill();
     let _ = child.wait().unwrap();
