@@ -72,7 +72,7 @@ fn resize(global: &Global, request: &Request, participle: &str) -> Result<(), Fa
     let text = match &outcome {
         ResizeOutcome::Refused { reason, moved, .. } => {
             let moved = lines(moved, "was moved");
-            return said(&format!("not {participle}: {reason}\n{moved}").trim_end());
+            return said(format!("not {participle}: {reason}\n{moved}").trim_end());
         }
         ResizeOutcome::WouldResize { name, from, to, moves } => format!(
             "{}{name} would be {participle} from {} to {}\n",
