@@ -47,7 +47,9 @@ pub(crate) enum Command {
     ///
     /// Reads the host file, builds the guest images that are missing, makes
     /// main storage and starts every partition that has not `autostart =
-    /// false`. Needs no root. In the foreground it shows what happens until
+    /// false`. If a host was killed here, its guests have gone on: they are
+    /// taken over where they are, and the commands it was at are finished or
+    /// undone. Needs no root. In the foreground it shows what happens until
     /// Ctrl-C; with --detach it returns once every one of these guests serves
     /// commands.
     #[command(after_help = UP_EXAMPLES)]
@@ -55,12 +57,25 @@ pub(crate) enum Command {
     /// End the host and all its guests
     ///
     /// Every guest is asked to power off and made to after 10 seconds. Also
-    /// ends guests whose host was killed.
+    /// ends guests whose host was killed, and forgets what that host knew: the
+    /// next `berth up` begins from the host file.
     #[command(after_help = "Example:\n  berth down")]
     Down,
     /// Show main storage and who is in it
     #[command(after_help = "Examples:\n  berth status\n  berth status --json")]
     Status,
+    /// Make a partition while the host runs
+    ///
+    /// It lives in the smallest gap that is large enough, or where --origin
+    /// says. It is not written to the host file, but the host knows it until
+    /// `berth down`.
+    #[command(after_help = CREATE_EXAMPLES)]
+    Create(CreateArgs),
+    /// Delete a stopped partition, and its data disk
+    #[command(
+        after_help = "Examples:\n  berth delete ci\n  berth stop ci && berth delete ci --json"
+    )]
+    Delete(NameArg),
     /// Start a partition
     #[command(after_help = "Example:\n  berth start lpar1")]
     Start(NameArg),
@@ -161,6 +176,9 @@ pub(crate) enum Command {
     /// A partition's worker; started by the host
     #[command(hide = true)]
     Worker,
+    /// What keeps main storage; started by the host
+    #[command(hide = true)]
+    Keeper,
 }
 
 const UP_EXAMPLES: &str = "\
@@ -168,6 +186,11 @@ Examples:
   berth up
   berth up -f examples/worked-example/berth.toml --detach
   berth --state-dir /tmp/b up -f berth.toml --detach --no-wait";
+
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  berth create ci --size 128M --start
+  berth create ci --size 256M --origin 128M --image python --vcpus 2 --disk 64M --json";
 
 const EXEC_EXAMPLES: &str = "\
 Examples:
@@ -195,6 +218,30 @@ pub(crate) struct UpArgs {
 pub(crate) struct NameArg {
     /// The partition
     pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// Its name: a-z, 0-9 and -
+    pub(crate) name: String,
+    /// Its storage
+    #[arg(long)]
+    pub(crate) size: Size,
+    /// Where it starts in main storage [default: the best fit]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) origin: Option<Size>,
+    /// Its guest's image
+    #[arg(long, default_value = "minimal")]
+    pub(crate) image: String,
+    /// Its vCPUs
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(host::host_file::MAX_VCPUS)))]
+    pub(crate) vcpus: u8,
+    /// A data disk, at least so large
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) disk: Option<Size>,
+    /// Start it too
+    #[arg(long)]
+    pub(crate) start: bool,
 }
 
 #[derive(Debug, Args)]

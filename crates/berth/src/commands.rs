@@ -3,11 +3,11 @@
 use std::io::{IsTerminal, Write};
 
 use host::client::Client;
-use host::control::{HostStatus, MoveOutcome, Reply, Request};
+use host::control::{HostStatus, MoveOutcome, NewPartition, Reply, Request};
 use main_storage::Size;
 use serde::Serialize;
 
-use crate::args::{Global, MoveArgs, NameArg, StopArgs};
+use crate::args::{CreateArgs, Global, MoveArgs, NameArg, StopArgs};
 use crate::table::{Style, picture, table};
 use crate::{Failure, print, print_json, state_dir};
 
@@ -77,6 +77,41 @@ fn done(global: &Global, request: &Request, name: &str, result: &str) -> Result<
         println!("{name} is {result}");
     }
     Ok(())
+}
+
+pub(crate) fn create(global: &Global, args: &CreateArgs) -> Result<(), Failure> {
+    // Here, so that what it takes long for is seen.
+    if image::Recipe::built_in().any(|known| known == args.image) {
+        crate::up::build(&args.image)?;
+    }
+    let CreateArgs { name, size, image, vcpus, .. } = args;
+    let request = Request::Create(NewPartition {
+        name: name.clone(),
+        size: size.0,
+        origin: args.origin.map(|origin| origin.0),
+        image: image.clone(),
+        vcpus: *vcpus,
+        disk: args.disk.map(|disk| disk.0),
+    });
+    let Reply::Created { origin } = ask(global, &request)? else { return unexpected() };
+    if args.start {
+        let Reply::Done = ask(global, &Request::Start { name: name.clone() })? else {
+            return unexpected();
+        };
+    }
+    if global.json {
+        print_json(&serde_json::json!({
+            "result": "created", "name": name, "origin": origin, "size": size.0, "started": args.start,
+        }));
+    } else {
+        let started = if args.start { ", and started" } else { "" };
+        println!("{name} is created: {size} from {}{started}", Size(origin));
+    }
+    Ok(())
+}
+
+pub(crate) fn delete(global: &Global, args: &NameArg) -> Result<(), Failure> {
+    done(global, &Request::Delete { name: args.name.clone() }, &args.name, "deleted")
 }
 
 pub(crate) fn start(global: &Global, args: &NameArg) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 //!
 //! `args` is what clap reads; every other module is a command or a few, each
 //! an ordinary client of the host ([`host::client`]), but for `up`, which is
-//! the host, and `worker`, which the host starts.
+//! the host, and `worker` and `keeper`, which the host starts.
 
 mod args;
 mod bench;
@@ -75,9 +75,15 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             say_what_happens(false);
             return Ok(host::worker::main());
         }
+        Command::Keeper => {
+            say_what_happens(false);
+            return Ok(host::keeper::main());
+        }
         Command::Up(args) => up::up(global, &args)?,
         Command::Down => up::down(global)?,
         Command::Status => commands::status(global)?,
+        Command::Create(args) => commands::create(global, &args)?,
+        Command::Delete(args) => commands::delete(global, &args)?,
         Command::Start(args) => commands::start(global, &args)?,
         Command::Stop(args) => commands::stop(global, &args)?,
         Command::Restart(args) => commands::restart(global, &args)?,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use host::client::{Client, ClientError};
 use host::control::{Reply, Request};
 use host::host_file::{HostFileError, PartitionSpec};
-use host::{GuestImage, Host, HostConfig, HostFile, StateDir};
+use host::{GuestImage, Host, HostConfig, HostFile, Images, StateDir};
 use image::{Dirs, Image, ImageStore, Recipe};
 use main_storage::Size;
 
@@ -46,11 +46,10 @@ pub(crate) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
     check(&args.file, &file)?;
     // Before anything is built or started: is there a host already?
     let lock = dir.lock()?;
-    let running = host::leftovers(&dir, &lock);
-    if !running.is_empty() {
-        return Err(host::HostError::Leftovers(running).into());
-    }
+    let in_use = host::images_in_use(&dir, &lock)?;
     let images = images(&args.file, &file)?;
+    build_again(&in_use)?;
+    check_disks(&args.file, &file, &images)?;
     drop(lock);
     if args.detach {
         return detach(global, args, &dir);
@@ -60,12 +59,7 @@ pub(crate) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
         let _ = rustix::process::setsid();
     }
     say_what_happens(global.json);
-    let disks = disks(&args.file, &file, &images)?;
-    let images = images.into_iter().map(|(name, image)| {
-        let Image { kernel, initrd, root, command_line, .. } = image;
-        (name, GuestImage { kernel, initrd, root, command_line })
-    });
-    let config = HostConfig { images: images.collect(), disks, file };
+    let config = HostConfig { images: Box::new(Guests(store()?)), file };
     let size = Size(config.file.main_storage);
     let host = Host::open(config, dir.clone())?;
     tracing::info!(main_storage = %size, state_dir = %dir.path().display(), "up; Ctrl-C ends it");
@@ -126,13 +120,39 @@ pub(crate) fn store() -> Result<ImageStore, Failure> {
     Ok(ImageStore::open(dirs))
 }
 
-/// The empty file systems that data disks begin as.
-fn disks(
+/// Where the host finds images while it runs.
+#[derive(Debug)]
+struct Guests(ImageStore);
+
+impl Images for Guests {
+    fn find(&self, name: &str) -> Result<GuestImage, String> {
+        let image = self.0.get(name).map_err(|error| host::in_full(&error))?;
+        let Image { kernel, initrd, root, scratch, command_line, .. } = image;
+        Ok(GuestImage { kernel, initrd, root, scratch, command_line })
+    }
+}
+
+/// Builds those images that partitions of an earlier host use and that are
+/// built on demand. Others may be gone: their guests, if they run, go on.
+fn build_again(names: &[String]) -> Result<(), Failure> {
+    names
+        .iter()
+        .filter(|name| Recipe::built_in().any(|known| known == **name))
+        .try_for_each(|name| build(name))
+}
+
+/// Builds an image that is built on demand, if it is missing or out of date.
+pub(crate) fn build(name: &str) -> Result<(), Failure> {
+    store()?.ensure(&Recipe::find(name)?, &Terminal::new(name))?;
+    Ok(())
+}
+
+/// Whether data disks are no larger than the file systems they begin as.
+fn check_disks(
     path: &Path,
     file: &HostFile,
     images: &BTreeMap<String, Image>,
-) -> Result<BTreeMap<main_storage::PartitionName, std::path::PathBuf>, Failure> {
-    let mut disks = BTreeMap::new();
+) -> Result<(), Failure> {
     for partition in &file.partitions {
         let (Some(size), Some(image)) = (partition.disk, images.get(&partition.image)) else {
             continue;
@@ -142,9 +162,8 @@ fn disks(
             let what = format!("a disk of {} is too large; at most {}", Size(size), Size(most));
             return Err(about(path, partition.wrong(what)));
         }
-        disks.insert(partition.name.clone(), image.scratch.clone());
     }
-    Ok(disks)
+    Ok(())
 }
 
 /// Starts the background half and waits until its guests serve commands.
@@ -234,16 +253,14 @@ pub(crate) fn down(global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Ends guests whose host died; whether there were any.
+/// Ends what a host left that died; whether there was anything.
 fn end_leftovers(dir: &StateDir) -> Result<bool, Failure> {
     if !dir.path().exists() {
         return Ok(false);
     }
     let lock = dir.lock()?;
-    let found = host::leftovers(dir, &lock);
-    for leftover in &found {
-        eprintln!("{} runs without a host (process {}); ending it", leftover.name, leftover.pid);
-        leftover.end(dir, POWER_OFF)?;
-    }
-    Ok(!found.is_empty())
+    let mut hear = |guest: &host::Leftover| {
+        eprintln!("{} runs without a host (process {}); ending it", guest.name, guest.pid);
+    };
+    Ok(host::clean_up(dir, &lock, POWER_OFF, &mut hear)?)
 }

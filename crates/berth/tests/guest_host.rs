@@ -15,7 +15,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::Host;
+use support::{Host, kill};
 
 const MIB: u64 = 1 << 20;
 
@@ -56,14 +56,10 @@ fn uptime(host: &Host, name: &str) -> f64 {
     text.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-fn host_pid(host: &Host) -> String {
-    std::fs::read_to_string(host.path("state/lock")).unwrap().trim().to_owned()
-}
-
 /// Process id of a partition's worker: the host's child of that name, if there
 /// is one.
 fn find_worker(host: &Host, name: &str) -> Option<String> {
-    let parent = format!("PPid:\t{}\n", host_pid(host));
+    let parent = format!("PPid:\t{}\n", host.pid());
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let mut found = processes.filter(|entry| {
         let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
@@ -75,11 +71,6 @@ fn find_worker(host: &Host, name: &str) -> Option<String> {
 
 fn worker(host: &Host, name: &str) -> String {
     find_worker(host, name).expect("a worker")
-}
-
-fn kill(pid: &str) {
-    let killed = std::process::Command::new("kill").args(["-KILL", pid]).status().unwrap();
-    assert!(killed.success());
 }
 
 #[test]
@@ -261,27 +252,6 @@ fn guest_workers_death_costs_its_own_partition_only() {
     assert!(host.run(&["move", "b", "--to", "200M"]).status.success());
     assert!(host.run(&["start", "a"]).status.success());
     assert!(host.exec("a", &["echo", "again"]).contains("again"));
-}
-
-#[test]
-fn guest_goes_on_when_its_host_is_killed_and_a_second_host_is_refused() {
-    let host = Host::up(TWO);
-    let file = host.path("berth.toml");
-    let up = ["up", "--detach", "-f", file.to_str().unwrap()];
-    let said = stderr(&host, &up, 1);
-    assert!(said.contains(&host_pid(&host)) && said.contains("--state-dir"), "{said}");
-    assert!(host.exec("a", &["echo", "unharmed"]).contains("unharmed"));
-
-    let orphan = worker(&host, "a");
-    kill(&host_pid(&host));
-    std::thread::sleep(Duration::from_millis(500));
-    let alive = |pid: &str| std::path::Path::new("/proc").join(pid).join("exe").exists();
-    assert!(alive(&orphan), "the guest ended with its host");
-    let said = stderr(&host, &up, 1);
-    assert!(said.contains("berth down") && said.contains(&orphan), "{said}");
-    assert!(host.run(&["down"]).status.success());
-    assert!(!alive(&orphan));
-    assert!(host.run(&up).status.success(), "the state directory is usable again");
 }
 
 #[test]

@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -83,6 +85,29 @@ fn refused(host: &Host, arguments: &[&str]) -> Value {
     assert_eq!((status, &answer["result"]), (1, &json!("refused")), "{arguments:?}: {answer}");
     assert_eq!(host.json(&["status"]).1, before, "{arguments:?} changed something");
     answer
+}
+
+fn worker(host: &Host, name: &str) -> Option<i32> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let title = format!("berth: {name}\0worker\0");
+    // Of this host: its socket is in this host's directory.
+    let dir = host.path("state").to_str().unwrap().to_owned();
+    let mut found = processes.filter_map(|entry| {
+        let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
+        let parent = String::from_utf8_lossy(&read("status"))
+            .lines()
+            .find_map(|line| line.strip_prefix("PPid:").map(|pid| pid.trim().to_owned()))?;
+        let mine = std::fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
+        let mine = String::from_utf8_lossy(&mine).contains(&dir);
+        (mine && read("cmdline").starts_with(title.as_bytes()))
+            .then(|| entry.file_name().to_str()?.parse().ok())?
+    });
+    found.next()
+}
+
+fn signal(pid: u32, signal: &str) {
+    let sent = std::process::Command::new("kill").args([signal, &pid.to_string()]).status();
+    assert!(sent.unwrap().success());
 }
 
 /// A line of a guest's `/proc/meminfo`, in KiB.
@@ -184,5 +209,76 @@ fn guest_partitions_are_moved_together() {
     assert_eq!(gaps.iter().filter(|gap| **gap != json!(0)).count(), 1, "{gaps:?}");
     let said = refused(&host, &["compact", "--free", "600M"]);
     assert!(said["reason"].as_str().unwrap().contains("288M"), "{said}");
+    all_well(checks);
+}
+
+#[test]
+fn guest_partition_survives_the_other_ones_death_in_an_exchange() {
+    let host = Host::up(FULL);
+    for (dies, lives, wait) in [("a", "b", 3), ("b", "a", 12), ("a", "b", 25), ("a", "b", 45)] {
+        let check = watched(&host, &[lives]);
+        let mut exchange = host.command(&["exchange", "a", "b", "--json"]);
+        let mut exchange = exchange.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(wait));
+        signal(worker(&host, dies).unwrap().unsigned_abs(), "-KILL");
+        exchange.wait().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while host.partition(dies)["state"] != "failed" {
+            assert!(Instant::now() < deadline, "{}", host.partition(dies));
+        }
+        let places = [place(&host, "a"), place(&host, "b")];
+        assert!(places == [(0, 128), (128, 160)] || places == [(160, 128), (0, 160)], "{places:?}");
+        all_well(check);
+        assert!(host.run(&["start", dies]).status.success());
+        assert_eq!(host.exec(dies, &["echo", "again"]), "again\n");
+    }
+}
+
+#[test]
+fn guest_compaction_ends_after_the_move_in_hand_at_ctrl_c() {
+    let host = Host::up(ROOMY);
+    let checks = watched(&host, &["a", "b"]);
+    let mut compact = host.command(&["compact", "--json"]);
+    let mut compact =
+        compact.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Its notes say when it has begun.
+    let mut notes = BufReader::new(compact.stderr.take().unwrap()).lines();
+    let first = notes.next().unwrap().unwrap();
+    assert!(first.contains("move 1 of"), "{first}");
+    signal(compact.id(), "-INT");
+    let output = compact.wait_with_output().unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // The signal may have come when all was done.
+    let ended = (output.status.code().unwrap(), answer["result"].as_str().unwrap());
+    assert!(ended == (1, "stopped") || ended == (0, "compacted"), "{answer}");
+    if ended.1 == "stopped" {
+        let moved = answer["moved"].as_array().unwrap().len();
+        assert!(moved >= 1 && answer["left"].as_u64().unwrap() >= 1, "{answer}");
+    }
+    let (status, answer) = host.json(&["compact"]);
+    assert_eq!((status, &answer["result"]), (0, &json!("compacted")), "{answer}");
+    all_well(checks);
+}
+
+#[test]
+fn guest_commands_on_one_partition_are_refused_not_mixed() {
+    let host = Host::up(FULL);
+    let checks = watched(&host, &["a", "b"]);
+    let all: Vec<_> = std::thread::scope(|scope| {
+        let each = (0..6).map(|turn| {
+            let host = &host;
+            scope.spawn(move || match turn % 2 {
+                0 => host.json(&["exchange", "a", "b"]),
+                _ => host.json(&["exchange", "b", "a"]),
+            })
+        });
+        let threads: Vec<_> = each.collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or((2, Value::Null))).collect()
+    });
+    let done = all.iter().filter(|(status, _)| *status == 0).count();
+    assert!(done >= 1, "{all:?}");
+    let places = [place(&host, "a"), place(&host, "b")];
+    let expected = if done % 2 == 0 { [(0, 128), (128, 160)] } else { [(160, 128), (0, 160)] };
+    assert_eq!(places, expected, "{all:?}");
     all_well(checks);
 }

@@ -85,7 +85,7 @@ impl Client {
             match self.lines.receive::<Reply>()? {
                 None => return Err(ClientError::HostEnded),
                 Some(note @ (Reply::Note { .. } | Reply::Copying { .. } | Reply::Plan(_))) => {
-                    hear(&note)
+                    hear(&note);
                 }
                 Some(Reply::Refused { message }) => return Err(ClientError::Refused(message)),
                 Some(reply) => return Ok(reply),

@@ -26,6 +26,13 @@ pub const SESSION_STREAM: u32 = 1;
 pub enum Request {
     /// The table: answers [`Reply::Status`].
     Status,
+    /// Make a partition: answers [`Reply::Created`].
+    Create(NewPartition),
+    /// Delete a partition that does not run, with its data disk.
+    Delete {
+        /// The partition.
+        name: String,
+    },
     /// Start a partition: answers when its guest is entered.
     Start {
         /// The partition.
@@ -106,6 +113,24 @@ pub enum Request {
     Down,
 }
 
+/// A partition to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPartition {
+    /// Its name.
+    pub name: String,
+    /// Its bytes.
+    pub size: u64,
+    /// Bytes before it; the best fit without.
+    pub origin: Option<u64>,
+    /// Its guest's image, which is built.
+    pub image: String,
+    /// Its vCPUs.
+    pub vcpus: u8,
+    /// Bytes of its data disk.
+    pub disk: Option<u64>,
+}
+
 /// What size a partition should get, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -157,6 +182,11 @@ pub enum Reply {
     },
     /// Done.
     Done,
+    /// The partition is made.
+    Created {
+        /// Bytes before it.
+        origin: u64,
+    },
     /// The table.
     Status(HostStatus),
     /// How a move ended.

@@ -27,7 +27,9 @@ mod outcomes;
 mod state_dir;
 pub mod worker;
 
-pub use daemon::{GuestImage, Host, HostConfig, HostError, Leftover, leftovers, online_cpus};
+pub use daemon::{
+    GuestImage, Host, HostConfig, HostError, Images, Leftover, clean_up, images_in_use, online_cpus,
+};
 pub use host_file::HostFile;
 pub use state_dir::{Lock, StateDir, StateDirError};
 

@@ -149,22 +149,13 @@ pub(crate) enum Report {
 pub(crate) struct Introduction {
     /// Its partition.
     pub(crate) name: String,
-    /// Where its storage is. While a relocation is under way it may be at its
-    /// destination already.
+    /// Where its storage is, unless that is being changed.
     pub(crate) range: Place,
     /// Whether its guest serves commands.
     pub(crate) ready: bool,
-    /// The relocation under way; [`Report::Moved`] follows when it ends.
-    pub(crate) moving: Option<Relocating>,
-}
-
-/// A relocation that a worker has not ended yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Relocating {
-    /// Where the storage was.
-    pub(crate) from: Place,
-    /// Where it will be.
-    pub(crate) to: Place,
+    /// Whether it is being moved, exchanged or resized. [`Report::Moved`] or
+    /// [`Report::Resized`] follows when that ends.
+    pub(crate) changing: bool,
 }
 
 /// How a relocation ended.
@@ -216,6 +207,10 @@ pub(crate) enum ResizeReport {
         busy_devices: Vec<String>,
     },
 }
+
+/// Begins the last line of the log of a worker whose machine has ended; JSON of
+/// [`Ended`] follows.
+pub(crate) const LAST_WORD: &str = "ended ";
 
 /// How a machine ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -389,12 +384,6 @@ impl Link {
     pub(crate) fn peer_uid(&self) -> Option<u32> {
         Some(rustix::net::sockopt::socket_peercred(&self.0).ok()?.uid.as_raw())
     }
-
-    /// Ends the link for both sides, and whoever waits on it.
-    pub(crate) fn hang_up(&self) {
-        // It fails only if the other end is gone already.
-        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
-    }
 }
 
 #[cfg(test)]
@@ -443,10 +432,10 @@ mod tests {
     fn waiting_has_an_end_and_the_link_lives() {
         let (one, other) = Link::pair().unwrap();
         let (one, other) = (Link::from(one), Link::from(other));
-        let waited = one.receive_within::<Order>(std::time::Duration::from_millis(1));
+        let waited = one.receive_within::<Order>(Duration::from_millis(1));
         assert_eq!(waited.unwrap_err().kind(), io::ErrorKind::TimedOut);
         other.send(&Order::Console, &[]).unwrap();
-        assert!(one.receive_within::<Order>(std::time::Duration::from_secs(60)).unwrap().is_some());
+        assert!(one.receive_within::<Order>(Duration::from_secs(60)).unwrap().is_some());
     }
 
     #[test]

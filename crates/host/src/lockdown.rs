@@ -37,6 +37,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_fallocate,
     libc::SYS_lseek,
     libc::SYS_fstat,
+    libc::SYS_fstatfs,
     libc::SYS_statx,
     // Disks.
     libc::SYS_pread64,
@@ -111,6 +112,7 @@ const KEEPERS: &[i64] = &[
     libc::SYS_recvmsg,
     libc::SYS_accept4,
     libc::SYS_getsockopt,
+    libc::SYS_fcntl,
     libc::SYS_close,
     libc::SYS_poll,
     libc::SYS_ppoll,

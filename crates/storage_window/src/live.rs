@@ -20,6 +20,7 @@ use std::time::Instant;
 
 use main_storage::{BLOCK_SIZE, Direction, MovePlan, PAGE_SIZE, PAGES_PER_BLOCK};
 
+use crate::backing;
 use crate::fault::{self, Point};
 use crate::flight::Slot;
 use crate::relocate::{Beside, Move, Prepared, Progress, RelocateError, nanos};
@@ -92,7 +93,7 @@ impl Prepared {
             slot: Slot::claim().map_err(RelocateError::Remap)?,
             report: SlideReport::default(),
         };
-        let chunks = chunks(plan);
+        let chunks = chunks(plan, page_of(&relocation).map_err(RelocateError::Scan)?);
         let started = Instant::now();
         let mut done = 0;
         for (index, chunk) in chunks.iter().enumerate() {
@@ -133,7 +134,8 @@ impl Slid {
     pub fn undo(mut self) -> Result<(), RelocateError> {
         let Some(relocation) = self.relocation.take() else { return Ok(()) };
         relocation.window.set_origin(relocation.plan.from().origin());
-        slide_back(&relocation, &chunks(relocation.plan)).map_err(RelocateError::Lost)
+        let page = page_of(&relocation).map_err(RelocateError::Lost)?;
+        slide_back(&relocation, &chunks(relocation.plan, page)).map_err(RelocateError::Lost)
     }
 
     /// Gives what the new range does not cover of the old one back to the
@@ -193,10 +195,17 @@ impl Chunk {
     }
 }
 
-/// The keys and pages of a plan in chunks, in the plan's order.
-fn chunks(plan: MovePlan) -> Vec<Chunk> {
-    let keys = cut(plan, KEYS_CHUNK).into_iter().map(Chunk::Keys);
-    keys.chain(cut(plan, CHUNK).into_iter().map(Chunk::Pages)).collect()
+/// Bytes of the host's pages that main storage is made of: a huge one flies as
+/// a whole.
+fn page_of(relocation: &Move) -> io::Result<u64> {
+    backing::granularity(relocation.storage.as_fd())
+}
+
+/// The keys and pages of a plan in chunks of whole pages of `page` bytes, in
+/// the plan's order.
+fn chunks(plan: MovePlan, page: u64) -> Vec<Chunk> {
+    let keys = cut(plan, KEYS_CHUNK.max(page)).into_iter().map(Chunk::Keys);
+    keys.chain(cut(plan, CHUNK.max(page)).into_iter().map(Chunk::Pages)).collect()
 }
 
 /// The plan's pages in pieces of at most `limit` bytes of storage, none longer

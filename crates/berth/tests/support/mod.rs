@@ -28,6 +28,32 @@ impl Host {
         host
     }
 
+    /// Process id of the host, as it wrote it.
+    pub fn pid(&self) -> String {
+        std::fs::read_to_string(self.path("state/lock")).unwrap().trim().to_owned()
+    }
+
+    /// Kills the host; its guests go on.
+    pub fn kill(&self) {
+        kill(&self.pid());
+    }
+
+    /// `berth up` again, on the same directory and file.
+    pub fn up_again(&self) -> Output {
+        self.run(&["up", "--detach", "-f", self.path("berth.toml").to_str().unwrap()])
+    }
+
+    /// The same; it must succeed.
+    pub fn comes_back(&self) {
+        let up = self.up_again();
+        assert!(
+            up.status.success(),
+            "berth up: {}\n{}",
+            String::from_utf8_lossy(&up.stderr),
+            std::fs::read_to_string(self.path("state/host.log")).unwrap_or_default()
+        );
+    }
+
     /// A path in the host's directory.
     pub fn path(&self, name: &str) -> std::path::PathBuf {
         self.directory.path().join(name)
@@ -87,10 +113,44 @@ impl Drop for Host {
     }
 }
 
+/// Kills a process and waits until it is gone.
+pub fn kill(pid: &str) {
+    let killed = Command::new("kill").args(["-KILL", pid]).status().unwrap();
+    assert!(killed.success());
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    // A zombie with no other thread has closed its files, and whoever should
+    // wait for it may not.
+    let alive = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        threads > 1 || !(status.is_empty() || status.contains("State:\tZ"))
+    };
+    while alive() {
+        assert!(std::time::Instant::now() < deadline, "{pid} cannot be killed");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Process ids of those that call themselves `name` and have `needle` among
+/// their open files, like a socket or log in a state directory.
+pub fn processes(name: &str, needle: &Path) -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let named = processes.filter(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let files = std::fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
+        line.starts_with(format!("{name}\0").as_bytes())
+            && files
+                .filter_map(|fd| std::fs::read_link(fd.path()).ok())
+                .any(|target| target.starts_with(needle))
+    });
+    named.map(|entry| entry.file_name().into_string().unwrap()).collect()
+}
+
 /// `berth ARGUMENTS` on the state directory inside `directory`.
 pub fn command(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_berth"));
-    command.env("BERTH_STATE_DIR", directory.join("state")).args(arguments);
+    command.env("BERTH_STATE_DIR", directory.join("state")).env("RUST_LOG", "info,host=debug");
+    command.args(arguments);
     command
 }
 

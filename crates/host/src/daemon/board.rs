@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use main_storage::{Change, PartitionName, Refusal, StorageMap, StorageRange};
+use main_storage::{Change, PartitionName, StorageMap, StorageRange};
 
-use super::Shared;
 use super::process::Process;
+use super::{Shared, records};
 use crate::control::{HostStatus, PartitionState, PartitionStatus};
-use crate::host_file::{HostFile, PartitionSpec};
+use crate::host_file::{CpuAssignment, PartitionSpec};
+use crate::in_full;
+use crate::journal::{CommandId, JournalError, PartitionRecord};
 
 /// The resource manager's map and the partitions on it.
 pub(super) struct Board {
@@ -16,6 +18,8 @@ pub(super) struct Board {
     pub(super) partitions: BTreeMap<PartitionName, Partition>,
     /// The host is ending: no new command.
     pub(super) closing: bool,
+    /// Those whose guests `berth up` waits for.
+    pub(super) awaited: Vec<PartitionName>,
 }
 
 pub(super) struct Partition {
@@ -40,6 +44,7 @@ pub(super) enum Command {
     Start,
     Stop,
     Move,
+    Delete,
     Exchange,
     Resize,
 }
@@ -50,6 +55,7 @@ impl Command {
             Self::Start => "started",
             Self::Stop => "stopped",
             Self::Move => "moved",
+            Self::Delete => "deleted",
             Self::Exchange => "exchanged",
             Self::Resize => "resized",
         }
@@ -79,15 +85,35 @@ pub(super) enum CommandError {
     NotReady { name: PartitionName, seconds: u64 },
     #[error("the worker of \"{name}\" cannot be reached: {source}")]
     Worker { name: PartitionName, source: std::io::Error },
+    #[error("nothing was done: {}", in_full(.0))]
+    Journal(JournalError),
+    #[error("partition \"{name}\" cannot be made: {reason}")]
+    Create { name: String, reason: String },
+    #[error("\"{0}\" is running; stop it first with `berth stop {0}`")]
+    StillRunning(PartitionName),
+    #[error("\"{name}\" could not be deleted: {reason}; try again")]
+    Delete { name: PartitionName, reason: String },
 }
 
 impl Board {
-    pub(super) fn new(file: &HostFile) -> Result<Self, Refusal> {
-        let partitions = file.partitions.iter().map(|spec| {
-            let (run, busy, reason) = (Run::Stopped, None, None);
-            (spec.name.clone(), Partition { spec: spec.clone(), run, busy, reason })
+    /// Nobody on it yet.
+    pub(super) fn new(map: StorageMap) -> Self {
+        Self { map, partitions: BTreeMap::new(), closing: false, awaited: Vec::new() }
+    }
+
+    /// Host CPUs that somebody has exclusively.
+    pub(super) fn exclusive_cpus(&self) -> Vec<usize> {
+        let each = self.partitions.values().flat_map(|partition| match &partition.spec.cpus {
+            CpuAssignment::Exclusive(cpus) => cpus.as_slice(),
+            CpuAssignment::Floating | CpuAssignment::TimeShared(_) => &[],
         });
-        Ok(Self { map: file.map()?, partitions: partitions.collect(), closing: false })
+        each.copied().collect()
+    }
+
+    /// What the journal must say of a partition; `None` for one that is gone.
+    pub(super) fn record(&self, name: &PartitionName) -> Option<PartitionRecord> {
+        let (partition, on_map) = (self.partitions.get(name)?, self.map.get(name)?);
+        Some(records::partition(&partition.spec, on_map.range(), records::state(partition)))
     }
 
     /// The name, if it is a partition's.
@@ -193,6 +219,8 @@ impl Partition {
 pub(super) struct Busy<'a> {
     shared: &'a Shared,
     pub(super) name: PartitionName,
+    /// The command's number in the journal.
+    pub(super) id: CommandId,
 }
 
 impl<'a> Busy<'a> {
@@ -222,7 +250,12 @@ impl<'a> Busy<'a> {
             return Err(CommandError::Busy { name, doing: busy.participle() });
         }
         partition.busy = Some(command);
-        Ok(Self { shared, name })
+        Ok(Self { shared, name, id: shared.journal.number() })
+    }
+
+    /// The claim of a command that an earlier host began, already on the board.
+    pub(super) fn resumed(shared: &'a Shared, name: PartitionName, id: CommandId) -> Self {
+        Self { shared, name, id }
     }
 }
 

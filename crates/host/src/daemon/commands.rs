@@ -1,7 +1,7 @@
 //! What changes the board: start, stop, move, and the ends of workers.
 
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use main_storage::{MovePlan, PartitionName};
@@ -12,6 +12,7 @@ use super::process::{Process, files, obituary};
 use crate::control::{MoveMode, MoveOutcome, Reply};
 use crate::host_file::{CpuAssignment, PartitionSpec};
 use crate::in_full;
+use crate::journal::{Change, CommandRecord};
 use crate::link::{DataDisk, Ended, MoveReport, Order, RangeAnswer, Report, WorkerConfig};
 
 /// How long a worker may take from its start to the guest's.
@@ -22,27 +23,16 @@ const POWER_OFF: Duration = Duration::from_secs(10);
 const LAST: Duration = Duration::from_secs(10);
 
 impl Shared {
-    /// Starts every partition that starts with the host. Does not wait.
-    pub(super) fn start_all(self: &Arc<Self>) {
-        for spec in self.config.file.partitions.iter().filter(|spec| spec.autostart) {
-            let (shared, name) = (Arc::clone(self), spec.name.clone());
-            let thread = std::thread::Builder::new().name(format!("start-{name}"));
-            let started = thread.spawn(move || {
-                if let Err(error) = shared.start(name.as_str()) {
-                    tracing::error!("{error}");
-                }
-            });
-            if let Err(error) = started {
-                tracing::error!(partition = %spec.name, %error, "no thread to start it");
-            }
-        }
-    }
-
     /// Ends every partition; no command is taken from now on.
     pub(super) fn end_all(self: &Arc<Self>) {
         let names: Vec<_> = {
             let mut board = self.board();
-            board.closing = true;
+            if !std::mem::replace(&mut board.closing, true) {
+                if let Err(error) = self.journal.record(&[Change::Ending]) {
+                    // If this host is killed now, the next goes on with it.
+                    tracing::error!("{}", in_full(&error));
+                }
+            }
             board.partitions.keys().cloned().collect()
         };
         std::thread::scope(|scope| {
@@ -84,7 +74,47 @@ impl Shared {
             }
             busy
         };
-        self.start_claimed(&busy)
+        self.begin(&busy, CommandRecord::Start { name: busy.name.to_string() })?;
+        self.start_begun(&busy)
+    }
+
+    /// The start of a claimed partition that is in the journal.
+    pub(super) fn start_begun(self: &Arc<Self>, busy: &Busy<'_>) -> Result<(), CommandError> {
+        let started = self.start_claimed(busy);
+        self.close(busy);
+        started
+    }
+
+    /// Records that a command begins, or enters its next phase. When it fails
+    /// nothing must be done.
+    pub(super) fn begin(
+        &self,
+        busy: &Busy<'_>,
+        command: CommandRecord,
+    ) -> Result<(), CommandError> {
+        let change = Change::Command(busy.id, command);
+        self.journal.record(std::slice::from_ref(&change)).map_err(CommandError::Journal)?;
+        tracing::debug!(?change, "in the journal");
+        Ok(())
+    }
+
+    /// Records that a command has ended, and what its partition is now.
+    pub(super) fn close(&self, busy: &Busy<'_>) {
+        self.close_all(std::slice::from_ref(busy));
+    }
+
+    /// The same for a command on several partitions.
+    pub(super) fn close_all(&self, busy: &[Busy<'_>]) {
+        let board = self.board();
+        let ended = busy.iter().flat_map(|busy| {
+            let record = board.record(&busy.name);
+            let partition = record.map(|record| Change::Partition(busy.name.clone(), record));
+            partition.into_iter().chain([Change::Ended(busy.id)])
+        });
+        if let Err(error) = self.journal.record(&ended.collect::<Vec<_>>()) {
+            // A host that comes later asks the worker how it ended.
+            tracing::error!("{}", in_full(&error));
+        }
     }
 
     fn start_claimed(self: &Arc<Self>, busy: &Busy<'_>) -> Result<(), CommandError> {
@@ -113,6 +143,9 @@ impl Shared {
         };
         // The guest before may have been cut off in the middle of a command.
         self.storage.discard(range).map_err(|error| in_full(&error))?;
+        // One at a time, so that none counts on what another was just promised.
+        let admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
+        self.admit(name, range)?;
         let config = self.worker_config(&spec, range)?;
         let process = Process::start(&self.dir, name, config, files(&self.storage))
             .map_err(|error| format!("its worker could not be started: {error}"))?;
@@ -124,6 +157,7 @@ impl Shared {
                 partition.reason = None;
             }
         }
+        drop(admission);
         let (started, is_started) = channel();
         let (shared, watched) = (Arc::clone(self), Arc::clone(&process));
         let thread = std::thread::Builder::new().name(format!("watch-{name}"));
@@ -163,10 +197,8 @@ impl Shared {
         spec: &PartitionSpec,
         range: main_storage::StorageRange,
     ) -> Result<WorkerConfig, String> {
-        let image = self.config.images.get(&spec.image).ok_or_else(|| {
-            format!("there is no image \"{0}\"; build it with `berth image build {0}`", spec.image)
-        })?;
-        let exclusive: Vec<_> = self.config.file.exclusive_cpus().collect();
+        let image = self.config.images.find(&spec.image)?;
+        let exclusive = self.board().exclusive_cpus();
         let (pin, run_on) = match &spec.cpus {
             CpuAssignment::Exclusive(cpus) | CpuAssignment::TimeShared(cpus) => {
                 (Some(cpus.clone()), cpus.clone())
@@ -177,8 +209,8 @@ impl Shared {
                 (None, free.copied().collect())
             }
         };
-        let data = self.config.disks.get(&spec.name).map(|template| DataDisk {
-            template: template.clone(),
+        let data = spec.disk.map(|_| DataDisk {
+            template: image.scratch.clone(),
             overlay: self.dir.disk_overlay(&spec.name),
         });
         let mut command_line = image.command_line.clone();
@@ -206,7 +238,7 @@ impl Shared {
     }
 
     /// Hears a worker until it is gone, and settles what it leaves.
-    fn watch(self: &Arc<Self>, process: &Arc<Process>, started: impl FnOnce()) {
+    pub(super) fn watch(self: &Arc<Self>, process: &Arc<Process>, started: impl FnOnce()) {
         let mut started = Some(started);
         let mut last = None;
         let name = &process.name;
@@ -297,6 +329,12 @@ impl Shared {
             _ => tracing::info!(partition = %name, reason, "stopped"),
         }
         (partition.run, partition.reason) = (run, reason);
+        if let Some(record) = board.record(name).filter(|_| !closing) {
+            if let Err(error) = self.journal.record(&[Change::Partition(name.clone(), record)]) {
+                // A host that comes later finds no worker, and says so.
+                tracing::error!(partition = %name, "{}", in_full(&error));
+            }
+        }
         self.changed.notify_all();
         ended == Ended::Reboot && !stopping && !closing
     }
@@ -316,7 +354,15 @@ impl Shared {
             running?;
             busy
         };
-        self.stop_claimed(&busy, now)
+        self.begin(&busy, CommandRecord::Stop { name: busy.name.to_string() })?;
+        self.stop_begun(&busy, now)
+    }
+
+    /// The stop of a claimed partition that is in the journal.
+    pub(super) fn stop_begun(&self, busy: &Busy<'_>, now: bool) -> Result<(), CommandError> {
+        let stopped = self.stop_claimed(busy, now);
+        self.close(busy);
+        stopped
     }
 
     pub(super) fn restart(self: &Arc<Self>, name: &str, now: bool) -> Result<(), CommandError> {
@@ -324,8 +370,23 @@ impl Shared {
             let mut board = self.board();
             Busy::claim(self, &mut board, name, Command::Stop)?
         };
-        self.stop_claimed(&busy, now)?;
-        self.start_claimed(&busy)
+        self.begin(&busy, CommandRecord::Restart { name: busy.name.to_string() })?;
+        self.restart_begun(&busy, now)
+    }
+
+    /// The restart of a claimed partition that is in the journal.
+    pub(super) fn restart_begun(
+        self: &Arc<Self>,
+        busy: &Busy<'_>,
+        now: bool,
+    ) -> Result<(), CommandError> {
+        let name = busy.name.to_string();
+        let stopped = self.stop_claimed(busy, now);
+        if let Err(error) = stopped.and_then(|()| self.begin(busy, CommandRecord::Start { name })) {
+            self.close(busy);
+            return Err(error);
+        }
+        self.start_begun(busy)
     }
 
     /// Stops what runs in a claimed partition, if anything does.
@@ -388,9 +449,39 @@ impl Shared {
             }
         };
         self.changed.notify_all();
+        self.begin_move(&busy, &plan, process.is_some())?;
         let Some(process) = process else { return Ok(moved(&plan, 0, 0, 0)) };
         let report = self.move_running(&process, &plan, mode, hear);
-        Ok(self.end_move(&busy, &plan, report))
+        let outcome = self.end_move(&busy, &plan, report);
+        self.close(&busy);
+        Ok(outcome)
+    }
+
+    /// Records a move that the map has; takes it off the map when it cannot.
+    fn begin_move(
+        &self,
+        busy: &Busy<'_>,
+        plan: &MovePlan,
+        running: bool,
+    ) -> Result<(), CommandError> {
+        let name = &busy.name;
+        let (from, to) = (plan.from().origin(), plan.to().origin());
+        let recorded = if running {
+            self.begin(busy, CommandRecord::Move { name: name.to_string(), from, to })
+        } else {
+            let record = self.board().record(name);
+            let change = record.map(|record| Change::Partition(name.clone(), record));
+            let changes: Vec<_> = change.into_iter().collect();
+            self.journal.record(&changes).map_err(CommandError::Journal)
+        };
+        if recorded.is_err() {
+            let map = &mut self.board().map;
+            // Either the one or the other was done; the old range is still free.
+            if map.abandon_move(name).is_err() {
+                let _ = map.relocate(name, from);
+            }
+        }
+        recorded
     }
 
     /// Has the worker move itself and waits for its report.

@@ -12,6 +12,7 @@ use super::board::{Board, Busy, Command, CommandError, Run};
 use super::process::Process;
 use crate::control::{ExchangeOutcome, MoveMode, Relocated, Reply};
 use crate::in_full;
+use crate::journal::CommandRecord;
 use crate::link::{Link, MoveReport, Order, Place, Report, Side};
 
 impl Shared {
@@ -47,8 +48,31 @@ impl Shared {
             }
         };
         self.changed.notify_all();
+        self.begin_exchange(&busy, plan)?;
         let reports = self.exchange_running(&busy, plan, hear);
-        Ok(self.end_exchange(&busy, plan, reports))
+        let outcome = self.end_exchange(&busy, plan, reports);
+        self.close_all(&busy);
+        Ok(outcome)
+    }
+
+    /// Records an exchange that the map has; takes it off the map when it
+    /// cannot.
+    fn begin_exchange(&self, busy: &[Busy<'_>; 2], plan: ExchangePlan) -> Result<(), CommandError> {
+        let [a, b] = busy;
+        let command = CommandRecord::Exchange {
+            name: a.name.to_string(),
+            from: plan.a().from().origin(),
+            to: plan.a().to().origin(),
+            with: b.name.to_string(),
+            with_from: plan.b().from().origin(),
+            with_to: plan.b().to().origin(),
+        };
+        let begun = self.begin(a, command);
+        if begun.is_err() {
+            // It is under way: it was begun under both claims.
+            let _ = self.board().map.abandon_exchange(&a.name);
+        }
+        begun
     }
 
     /// Has the workers exchange themselves; `None` for one that does not run.

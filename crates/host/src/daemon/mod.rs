@@ -2,11 +2,17 @@
 //!
 //! ```text
 //! mod        Host: life cycle, the control socket
+//! open       what is there when a host begins: journal, keeper, workers
+//! recovery   what becomes of it; pure
+//! resume     goes on with it
 //! board      what the host knows: the map and every partition, under one lock
 //! commands   start, stop, move: what changes the board
+//! create     create and delete
+//! memory     whether the host has what it promises
 //! exchange   two partitions change places
 //! resize     expand, shrink, compact
 //! process    one worker process and what it reports
+//! records    partitions as the journal holds them
 //! serve      one client's connection
 //! ```
 //!
@@ -15,12 +21,17 @@
 
 mod board;
 mod commands;
+mod create;
 mod exchange;
+mod memory;
+mod open;
 mod process;
+mod records;
+mod recovery;
 mod resize;
+mod resume;
 mod serve;
 
-use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
@@ -36,10 +47,14 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use storage_window::MainStorage;
 
 use crate::host_file::{HostFile, HostFileError};
-use crate::in_full;
-use crate::link::{Link, Order, Report};
+use crate::journal::Journal;
+use crate::keeper::{Keeper, end_keeper_of};
 use crate::state_dir::{Lock, StateDir, StateDirError};
 use board::Board;
+use open::Opened;
+use recovery::Next;
+
+pub use open::{Leftover, clean_up, images_in_use};
 
 /// Clients at once; the next is told to come again.
 const MAX_CLIENTS: usize = 128;
@@ -53,8 +68,19 @@ pub struct GuestImage {
     pub initrd: PathBuf,
     /// The root file system, read only.
     pub root: PathBuf,
+    /// The empty file system that data disks begin as; none is larger.
+    pub scratch: PathBuf,
     /// The kernel's command line.
     pub command_line: String,
+}
+
+/// Where a host finds its guests' images.
+pub trait Images: std::fmt::Debug + Send + Sync {
+    /// The image of this name, which is built.
+    ///
+    /// # Errors
+    /// Cause and remedy.
+    fn find(&self, name: &str) -> Result<GuestImage, String>;
 }
 
 /// What a host is made of.
@@ -62,10 +88,8 @@ pub struct GuestImage {
 pub struct HostConfig {
     /// What the operator declared.
     pub file: HostFile,
-    /// Every image that the file names.
-    pub images: BTreeMap<String, GuestImage>,
-    /// For every partition with a data disk, the empty file system it begins as.
-    pub disks: BTreeMap<PartitionName, PathBuf>,
+    /// Every image that the file names, and those that come later.
+    pub images: Box<dyn Images>,
 }
 
 /// Why a host did not start.
@@ -77,13 +101,17 @@ pub enum HostError {
     /// The host file does not suit this host.
     #[error(transparent)]
     HostFile(#[from] HostFileError),
-    /// Guests of a host that died still run on this state directory.
+    /// Guests run on this state directory, but nobody kept main storage.
     #[error(
-        "guests of an earlier host still run here: {}; end them with `berth down`, or choose \
-         another directory with --state-dir",
+        "guests of an earlier host still run here: {}; the process that kept main storage for \
+         them is gone, so they cannot be taken over. End them with `berth down`, or choose another \
+         directory with --state-dir",
         list(.0)
     )]
     Leftovers(Vec<Leftover>),
+    /// What is here cannot be gone on with.
+    #[error("{0}")]
+    Recovery(String),
     /// Main storage could not be had.
     #[error("{0}")]
     Storage(String),
@@ -110,61 +138,12 @@ fn list(leftovers: &[Leftover]) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-/// A guest that runs on although its host died.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leftover {
-    /// Its partition.
-    pub name: PartitionName,
-    /// Its worker's process id.
-    pub pid: i32,
-}
-
-/// Finds guests of an earlier host. Only for whoever holds the lock: a worker
-/// serves one host at a time.
-#[must_use]
-pub fn leftovers(dir: &StateDir, _lock: &Lock) -> Vec<Leftover> {
-    let mut found = Vec::new();
-    for name in dir.worker_sockets() {
-        let path = dir.worker_socket(&name);
-        match Link::connect(&path) {
-            Ok(link) => found.extend(link.peer_pid().map(|pid| Leftover { name, pid })),
-            // Nobody listens: a dead worker's.
-            Err(_) => drop(std::fs::remove_file(path)),
-        }
-    }
-    found
-}
-
-impl Leftover {
-    /// Ends the guest: asks it, and kills its worker if it takes longer than
-    /// `wait`.
-    ///
-    /// # Errors
-    /// When the worker can be neither reached nor killed.
-    pub fn end(&self, dir: &StateDir, wait: Duration) -> io::Result<()> {
-        let link = Arc::new(Link::connect(&dir.worker_socket(&self.name))?);
-        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        link.send(&Order::PowerOff { wait_ms }, &[])?;
-        let (gone, is_gone) = std::sync::mpsc::channel();
-        let reader = Arc::clone(&link);
-        std::thread::Builder::new().name("leftover".into()).spawn(move || {
-            while let Ok(Some(_)) = reader.receive::<Report>() {}
-            let _ = gone.send(());
-        })?;
-        if is_gone.recv_timeout(wait + Duration::from_secs(5)).is_err() {
-            if let Some(pid) = rustix::process::Pid::from_raw(self.pid) {
-                rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
-            }
-            link.hang_up();
-        }
-        let _ = std::fs::remove_file(dir.worker_socket(&self.name));
-        Ok(())
-    }
-}
-
 /// The host of one state directory. See [`Host::run`].
 pub struct Host {
     shared: Arc<Shared>,
+    keeper: Keeper,
+    /// What is done with each partition first.
+    next: Vec<(PartitionName, Next)>,
     listener: UnixListener,
     /// Ends [`Host::run`] when something arrives.
     stop: UnixStream,
@@ -176,6 +155,9 @@ struct Shared {
     config: HostConfig,
     dir: StateDir,
     storage: MainStorage,
+    journal: Journal,
+    /// Held while a partition is promised its memory.
+    admission: Mutex<()>,
     /// Host CPUs that this process may use.
     online: Vec<usize>,
     board: Mutex<Board>,
@@ -231,8 +213,9 @@ pub fn online_cpus() -> Result<Vec<usize>, HostError> {
 }
 
 impl Host {
-    /// Takes the state directory, makes main storage and listens for clients.
-    /// Nothing runs before [`Host::run`].
+    /// Takes the state directory, takes over what an earlier host left there
+    /// or makes main storage, and listens for clients. Nothing is done to any
+    /// guest before [`Host::run`].
     ///
     /// # Errors
     /// [`HostError`]; nothing has happened then.
@@ -240,14 +223,8 @@ impl Host {
         let online = online_cpus()?;
         config.file.check_host(&online)?;
         let lock = dir.lock()?;
-        let running = leftovers(&dir, &lock);
-        if !running.is_empty() {
-            return Err(HostError::Leftovers(running));
-        }
-        let HostFile { main_storage, backing, numa_node, .. } = &config.file;
-        let storage = MainStorage::create_on(*main_storage, backing, *numa_node)
-            .map_err(|error| HostError::Storage(in_full(&error)))?;
-        let board = Board::new(&config.file).map_err(|e| HostError::Storage(e.to_string()))?;
+        let Opened { journal, storage, keeper, board, next } =
+            open::open(&config.file, &dir, &lock)?;
         let listener = listen(dir.control_socket())?;
         let system = |what| move |source| HostError::System { what, source };
         let (stop, stopper) = UnixStream::pair().map_err(system("a pair of sockets"))?;
@@ -262,73 +239,95 @@ impl Host {
             config,
             dir,
             storage,
+            journal,
+            admission: Mutex::default(),
             online,
             board: Mutex::new(board),
             changed: Condvar::new(),
             clients: AtomicUsize::new(0),
             stopper,
         });
-        Ok(Self { shared, listener, stop, _lock: lock })
+        Ok(Self { shared, keeper, next, listener, stop, _lock: lock })
     }
 
-    /// Starts the partitions that start with the host and answers clients
-    /// until SIGINT, SIGTERM or [`Request::Down`](crate::control::Request::Down);
-    /// then ends every partition.
+    /// Goes on with what was taken over, starts the partitions that start with
+    /// the host and answers clients until SIGINT, SIGTERM or
+    /// [`Request::Down`](crate::control::Request::Down); then ends every
+    /// partition.
     ///
     /// # Errors
     /// [`HostError::System`] when it can wait for clients no more.
-    pub fn run(self) -> Result<(), HostError> {
-        self.shared.start_all();
-        let result = self.accept_clients();
-        tracing::info!("ending: every guest is asked to power off");
-        self.shared.end_all();
-        let _ = std::fs::remove_file(self.shared.dir.control_socket());
+    pub fn run(mut self) -> Result<(), HostError> {
+        let shared = Arc::clone(&self.shared);
+        for (name, next) in std::mem::take(&mut self.next) {
+            shared.resume(&name, next);
+        }
+        let (listener, stop) = (&self.listener, &self.stop);
+        let result = std::thread::scope(|scope| {
+            let keeper = &mut self.keeper;
+            scope.spawn(|| shared.keep_kept(keeper));
+            let result = accept_clients(&shared, listener, stop);
+            tracing::info!("ending: every guest is asked to power off");
+            shared.end_all();
+            // Only now: guests may still have been moving.
+            if let Err(error) = end_keeper_of(&shared.dir) {
+                tracing::error!(%error, "the keeper of main storage cannot be told to end");
+            }
+            result
+        });
+        let dir = &self.shared.dir;
+        for path in [dir.journal(), dir.keeper_socket(), dir.control_socket()] {
+            let _ = std::fs::remove_file(path);
+        }
         tracing::info!("ended");
         result
     }
+}
 
-    fn accept_clients(&self) -> Result<(), HostError> {
-        loop {
-            let mut waited = [
-                PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
-            ];
-            match poll(&mut waited, None) {
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(error) => {
-                    let source = error.into();
-                    return Err(HostError::System { what: "to wait for clients", source });
-                }
-                Ok(_) => {}
+fn accept_clients(
+    shared: &Arc<Shared>,
+    listener: &UnixListener,
+    stop: &UnixStream,
+) -> Result<(), HostError> {
+    loop {
+        let mut waited = [
+            PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
+        ];
+        match poll(&mut waited, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => {
+                let source = error.into();
+                return Err(HostError::System { what: "to wait for clients", source });
             }
-            if !waited[0].revents().is_empty() {
-                let _ = (&self.stop).read(&mut [0; 16]);
-                return Ok(());
-            }
-            match self.listener.accept() {
-                Ok((client, _)) => self.admit(client),
-                Err(error) => {
-                    tracing::warn!(%error, "a client could not be accepted");
-                    // Out of file descriptors, most likely: not in a busy loop.
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-            }
+            Ok(_) => {}
         }
-    }
-
-    fn admit(&self, client: UnixStream) {
-        let place = ClientPlace(Arc::clone(&self.shared));
-        if self.shared.clients.fetch_add(1, Ordering::Relaxed) >= MAX_CLIENTS {
-            serve::turn_away(&client);
-            return;
+        if !waited[0].revents().is_empty() {
+            let _ = (&*stop).read(&mut [0; 16]);
+            return Ok(());
         }
-        let thread = std::thread::Builder::new().name("client".into());
-        if let Err(error) = thread.spawn(move || serve::serve(&place.0, client)) {
-            tracing::warn!(%error, "no thread for a client");
+        match listener.accept() {
+            Ok((client, _)) => admit(shared, client),
+            Err(error) => {
+                tracing::warn!(%error, "a client could not be accepted");
+                // Out of file descriptors, most likely: not in a busy loop.
+                std::thread::sleep(Duration::from_millis(100));
+            }
         }
     }
 }
 
+fn admit(shared: &Arc<Shared>, client: UnixStream) {
+    let place = ClientPlace(Arc::clone(shared));
+    if shared.clients.fetch_add(1, Ordering::Relaxed) >= MAX_CLIENTS {
+        serve::turn_away(&client);
+        return;
+    }
+    let thread = std::thread::Builder::new().name("client".into());
+    if let Err(error) = thread.spawn(move || serve::serve(&place.0, client)) {
+        tracing::warn!(%error, "no thread for a client");
+    }
+}
 /// Counts one client; dropped when its connection is done with.
 struct ClientPlace(Arc<Shared>);
 

@@ -1,8 +1,8 @@
 //! Partitions that grow and shrink, and main storage that is compacted.
 
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, PoisonError};
 
 use main_storage::{CompactPlan, PartitionName, Refusal, ResizePlan, StorageRange};
 use rustix::net::RecvFlags;
@@ -14,6 +14,7 @@ use crate::control::{
     CompactOutcome, MoveMode, MoveOutcome, NewSize, Plan, Relocated, Reply, ResizeOutcome,
 };
 use crate::in_full;
+use crate::journal::CommandRecord;
 use crate::link::{Order, Report, ResizeReport};
 
 /// What `expand` and `shrink` ask for.
@@ -69,7 +70,7 @@ impl Shared {
         size: u64,
         moved: Vec<Relocated>,
     ) -> Result<ResizeOutcome, CommandError> {
-        let (_busy, plan, process) = {
+        let (busy, plan, process) = {
             let mut board = self.board();
             let busy = Busy::claim(self, &mut board, name.as_str(), Command::Resize)?;
             let process = board.get(name.as_str()).map(|partition| partition.running().ok());
@@ -86,20 +87,38 @@ impl Shared {
             }
         };
         self.changed.notify_all();
-        let Some(process) = process else {
-            return Ok(self.end_resize(name, plan, Ok(None), moved));
+        let (from, to) = (plan.from().size(), size);
+        let begun = self.begin(&busy, CommandRecord::Resize { name: name.to_string(), from, to });
+        if let Err(error) = begun {
+            self.board().settle_size(name, from);
+            return Err(error);
+        }
+        let report = match process {
+            None => Ok(None),
+            Some(process) => self.resize_running(&process, plan).map(Some),
         };
-        let report = self.resize_running(&process, size).map(Some);
-        Ok(self.end_resize(name, plan, report, moved))
+        let outcome = self.end_resize(name, plan, report, moved);
+        self.close(&busy);
+        Ok(outcome)
     }
 
-    fn resize_running(&self, process: &Process, size: u64) -> Result<ResizeReport, String> {
+    fn resize_running(&self, process: &Process, plan: ResizePlan) -> Result<ResizeReport, String> {
+        let size = plan.to().size();
+        // One at a time, so that none counts on what another was just promised.
+        let admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
+        if plan.grows() {
+            if let Err(reason) = self.admit_more(plan.difference().size()) {
+                let (size, busy_devices) = (plan.from().size(), Vec::new());
+                return Ok(ResizeReport::Stayed { size, reason, busy_devices });
+            }
+        }
         let (mover, reports) = channel();
         process.set_mover(Some(mover));
         let wait_ms = u64::try_from(self.config.file.device_wait.as_millis()).unwrap_or(u64::MAX);
         process
             .give(&Order::Resize { size, wait_ms }, &files(&self.storage))
             .map_err(|error| format!("its worker cannot be reached: {error}"))?;
+        drop(admission);
         loop {
             match reports.recv() {
                 Ok(Report::Resized(report)) => {

@@ -58,6 +58,8 @@ pub(super) fn serve(shared: &Arc<Shared>, client: UnixStream) {
         }
         Request::Down => return down(shared, client),
         Request::Status => Ok(Reply::Status(shared.board().status())),
+        Request::Create(new) => shared.create(&new).map(|origin| Reply::Created { origin }),
+        Request::Delete { name } => shared.delete(&name).map(|()| Reply::Done),
         Request::Start { name } => shared.start(&name).map(|()| Reply::Done),
         Request::Stop { name, now } => shared.stop_partition(&name, now).map(|()| Reply::Done),
         Request::Restart { name, now } => shared.restart(&name, now).map(|()| Reply::Done),
@@ -157,8 +159,7 @@ fn ready_worker(
 fn wait_up(shared: &Shared, client: &UnixStream) -> Result<Reply, CommandError> {
     let deadline = Instant::now() + ALL_READY;
     let started = Instant::now();
-    let autostart = shared.config.file.partitions.iter().filter(|spec| spec.autostart);
-    let mut waiting: Vec<_> = autostart.map(|spec| spec.name.clone()).collect();
+    let mut waiting = shared.board().awaited.clone();
     let mut failed = None;
     while !waiting.is_empty() && failed.is_none() {
         let settled = shared.wait_for(deadline, |board| {

@@ -31,6 +31,8 @@
 mod place;
 mod raw;
 
+pub(crate) use place::is_image_name;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -67,6 +69,8 @@ pub struct PartitionSpec {
     pub name: PartitionName,
     /// Where its storage is when the host starts.
     pub range: StorageRange,
+    /// Whether it was declared where; otherwise it is there for best fit.
+    pub declared: bool,
     /// Name of the guest image.
     pub image: String,
     /// Number of vCPUs, 1 to [`MAX_VCPUS`].
@@ -206,6 +210,14 @@ impl HostFile {
                 CpuAssignment::Floating | CpuAssignment::TimeShared(_) => &[],
             })
             .copied()
+    }
+
+    /// Checks that no host CPU is one partition's exclusively and another's too.
+    ///
+    /// # Errors
+    /// [`HostFileError::Value`].
+    pub fn check_sharing(&self) -> Result<(), HostFileError> {
+        place::check_sharing(&self.partitions)
     }
 
     /// Checks what depends on the host: whether it has the CPUs (`online`, by

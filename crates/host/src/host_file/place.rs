@@ -189,8 +189,7 @@ fn partition(
     line: usize,
 ) -> Result<PartitionSpec, HostFileError> {
     let image = raw.image.get_ref().clone();
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if image.is_empty() || image.len() > 64 || image.starts_with('.') || !image.bytes().all(legal) {
+    if !is_image_name(&image) {
         return Err(at.error(&raw.image, format!(
             "partition \"{name}\": {image:?} is not an image's name; `berth image list` shows those there are"
         )));
@@ -214,8 +213,20 @@ fn partition(
         }
     };
     let io_keys = io_keys(at, raw, &name)?;
-    let (autostart, engine) = (raw.autostart, raw.engine);
-    Ok(PartitionSpec { name, range, image, vcpus, cpus, disk, autostart, engine, io_keys, line })
+    let (autostart, engine, declared) = (raw.autostart, raw.engine, raw.origin.is_some());
+    Ok(PartitionSpec {
+        name,
+        range,
+        declared,
+        image,
+        vcpus,
+        cpus,
+        disk,
+        autostart,
+        engine,
+        io_keys,
+        line,
+    })
 }
 
 fn io_keys(
@@ -240,6 +251,13 @@ fn io_keys(
         Ok((processor.clone(), key))
     });
     each.collect()
+}
+
+/// Whether it can be an image's name; such a name cannot leave the image store.
+pub(crate) fn is_image_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let length = (1..=64).contains(&name.len());
+    length && !name.starts_with('.') && name.bytes().all(legal)
 }
 
 fn cpus(
@@ -329,7 +347,7 @@ fn vcpus(
 }
 
 /// A host CPU that somebody has exclusively is nobody else's.
-fn check_sharing(partitions: &[PartitionSpec]) -> Result<(), HostFileError> {
+pub(super) fn check_sharing(partitions: &[PartitionSpec]) -> Result<(), HostFileError> {
     for (index, later) in partitions.iter().enumerate() {
         for earlier in &partitions[..index] {
             let shared = later.cpus.named().iter().find(|cpu| earlier.cpus.named().contains(cpu));

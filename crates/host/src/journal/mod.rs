@@ -13,6 +13,7 @@
 //! | `commands` | number | JSON of [`CommandRecord`], while it is in flight |
 //!
 //! The journal goes when the host ends by command.
+#![expect(clippy::result_large_err, reason = "the store's own error, in calls that write to disk")]
 
 mod record;
 
@@ -40,7 +41,7 @@ const COMMANDS: TableDefinition<'_, CommandId, &str> = TableDefinition::new("com
 pub(crate) enum JournalError {
     /// It cannot be read or written.
     #[error("the journal {path} cannot be used; free space on its disk")]
-    Store { path: PathBuf, source: redb::Error },
+    Store { path: PathBuf, source: Box<redb::Error> },
     /// It was written by another version of the program.
     #[error(
         "the journal {path} has schema {found}, and this program knows {SCHEMA}; use the program \
@@ -66,7 +67,8 @@ pub(crate) struct Journal {
 impl Journal {
     /// Opens or makes the journal at `path`, and reads it.
     pub(crate) fn open(path: &Path) -> Result<(Self, State), JournalError> {
-        let broken = |source| JournalError::Store { path: path.to_owned(), source };
+        let broken =
+            |source| JournalError::Store { path: path.to_owned(), source: Box::new(source) };
         let store = open_file(path).map_err(broken)?;
         Self::of(path, store)
     }
@@ -122,7 +124,10 @@ impl Journal {
             Some(store) => work(store),
             None => open_file(&self.path).and_then(|opened| work(store.insert(opened))),
         };
-        done.map_err(|source| JournalError::Store { path: self.path.clone(), source })
+        done.map_err(|source| JournalError::Store {
+            path: self.path.clone(),
+            source: Box::new(source),
+        })
     }
 
     fn read(&self) -> Result<State, JournalError> {
@@ -137,7 +142,7 @@ impl Journal {
 fn open_file(path: &Path) -> Result<Database, redb::Error> {
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(path).map_err(|error| redb::Error::Io(error))?;
+    let file = options.open(path).map_err(redb::Error::Io)?;
     open_on(redb::backends::FileBackend::new(file)?)
 }
 

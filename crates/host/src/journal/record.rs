@@ -54,6 +54,8 @@ pub(crate) struct PartitionRecord {
     pub(crate) disk: Option<u64>,
     pub(crate) autostart: bool,
     pub(crate) engine: EngineRecord,
+    /// Access keys of I/O processors, by name.
+    pub(crate) io_keys: BTreeMap<String, u8>,
     pub(crate) state: StateRecord,
 }
 
@@ -97,6 +99,18 @@ pub(crate) enum CommandRecord {
     Restart { name: PartitionNameRecord },
     /// The worker relocates; it holds both ranges. Origins in bytes.
     Move { name: PartitionNameRecord, from: u64, to: u64 },
+    /// Two partitions change places; each holds both ranges of its own.
+    /// Origins before and after, in bytes.
+    Exchange {
+        name: PartitionNameRecord,
+        from: u64,
+        to: u64,
+        with: PartitionNameRecord,
+        with_from: u64,
+        with_to: u64,
+    },
+    /// The worker grows or shrinks. Sizes in bytes.
+    Resize { name: PartitionNameRecord, from: u64, to: u64 },
     /// Range and disk are cleared, and the partition goes.
     Delete { name: PartitionNameRecord },
 }
@@ -105,14 +119,17 @@ pub(crate) enum CommandRecord {
 pub(crate) type PartitionNameRecord = String;
 
 impl CommandRecord {
-    /// The partition it is about.
-    pub(crate) fn name(&self) -> &str {
+    /// Whether it is about the partition `name`.
+    pub(crate) fn is_about(&self, other: &PartitionName) -> bool {
+        let other = other.as_str();
         match self {
             Self::Start { name }
             | Self::Stop { name }
             | Self::Restart { name }
             | Self::Move { name, .. }
-            | Self::Delete { name } => name,
+            | Self::Resize { name, .. }
+            | Self::Delete { name } => name == other,
+            Self::Exchange { name, with, .. } => name == other || with == other,
         }
     }
 }

@@ -112,6 +112,7 @@ fn partition(origin: u64, state: StateRecord) -> PartitionRecord {
         disk: Some(64 << 20),
         autostart: true,
         engine: EngineRecord::Soft,
+        io_keys: [("rng".to_owned(), 3)].into(),
         state,
     }
 }
@@ -225,6 +226,15 @@ fn the_format_is_the_golden_one() {
         text(&CommandRecord::Stop { name: name() }),
         text(&CommandRecord::Restart { name: name() }),
         text(&CommandRecord::Move { name: name(), from: 1, to: 2 }),
+        text(&CommandRecord::Exchange {
+            name: name(),
+            from: 1,
+            to: 2,
+            with: "lpar2".into(),
+            with_from: 3,
+            with_to: 4,
+        }),
+        text(&CommandRecord::Resize { name: name(), from: 1, to: 2 }),
         text(&CommandRecord::Delete { name: name() }),
     ]);
     let golden = include_str!("golden-1.txt");

@@ -30,7 +30,7 @@ use storage_window::StorageWindow;
 
 use crate::in_full;
 use crate::link::{
-    self, DataDisk, Ended, Introduction, Link, MoveReport, Order, Place, Relocating, Report,
+    self, DataDisk, Ended, Introduction, LAST_WORD, Link, MoveReport, Order, Place, Report,
     ResizeReport, Side, WorkerConfig,
 };
 use crate::lockdown;
@@ -76,8 +76,8 @@ struct Worker {
     name: String,
     /// Whether the guest serves commands.
     ready: Arc<AtomicBool>,
-    /// The relocation under way, for a host that comes in the middle of it.
-    moving: Mutex<Option<Relocating>>,
+    /// Whether its range is being changed, for a host that comes meanwhile.
+    changing: Mutex<bool>,
 }
 
 /// Runs a worker on the listening socket at standard input.
@@ -141,8 +141,8 @@ fn begin(
     };
     let agent = Agent::new(machine.agent().clone(), Box::new(on_ready));
     let host = Arc::clone(host);
-    let (answers, moving, name) = (Mutex::default(), Mutex::default(), config.name.clone());
-    let worker = Worker { machine, window, agent, host, answers, name, ready, moving };
+    let (answers, changing, name) = (Mutex::default(), Mutex::default(), config.name.clone());
+    let worker = Worker { machine, window, agent, host, answers, name, ready, changing };
     let worker = Arc::new(worker);
     let agent = Arc::clone(&worker.agent);
     spawn("agent", move || agent.run())?;
@@ -291,19 +291,19 @@ impl Worker {
 
     /// Tells a host that came later who and where this worker is.
     fn introduce_itself(&self) {
-        // Held while it is said, so that a relocation's end comes after it.
-        let moving = self.moving();
+        // Held while it is said, so that a change's end comes after it.
+        let changing = self.changing();
         let range = Place { origin: self.window.origin(), size: self.window.size() };
         self.host.say(&Report::Hello(Introduction {
             name: self.name.clone(),
             range,
             ready: self.ready.load(Ordering::Acquire),
-            moving: *moving,
+            changing: *changing,
         }));
     }
 
-    fn moving(&self) -> MutexGuard<'_, Option<Relocating>> {
-        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
+    fn changing(&self) -> MutexGuard<'_, bool> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn relocate(
@@ -323,11 +323,10 @@ impl Worker {
         let host = Arc::clone(&self.host);
         let driver = relocate::Worker::new(machine, window, files, host, from, answered);
         let worker = Arc::clone(self);
-        let to = Place { origin, size: from.size() };
-        *self.moving() = Some(Relocating { from: from.into(), to });
+        *self.changing() = true;
         let spawned = spawn("move", move || {
             let report = driver.run(origin, mode, limits);
-            *worker.moving() = None;
+            *worker.changing() = false;
             if let MoveReport::Lost { .. } = report {
                 // The storage is gone: nothing may enter the guest again.
                 worker.host.say(&Report::Moved(report));
@@ -337,7 +336,7 @@ impl Worker {
             }
         });
         if spawned.is_err() {
-            *self.moving() = None;
+            *self.changing() = false;
         }
         spawned
     }
@@ -361,16 +360,15 @@ impl Worker {
             side,
             limit,
         };
-        let own = if side == Side::Leader { plan.a() } else { plan.b() };
         let worker = Arc::clone(self);
-        *self.moving() = Some(Relocating { from: own.from().into(), to: own.to().into() });
+        *self.changing() = true;
         let spawned = spawn("exchange", move || {
             let report = party.run();
-            *worker.moving() = None;
+            *worker.changing() = false;
             worker.host.say(&Report::Moved(report));
         });
         if spawned.is_err() {
-            *self.moving() = None;
+            *self.changing() = false;
         }
         spawned
     }
@@ -385,7 +383,16 @@ impl Worker {
         let (machine, window) = (Arc::clone(&self.machine), Arc::clone(&self.window));
         let resize = resize::Resize { machine, window, files, limit };
         let worker = Arc::clone(self);
-        spawn("resize", move || worker.host.say(&Report::Resized(resize.run(size))))
+        *self.changing() = true;
+        let spawned = spawn("resize", move || {
+            let report = resize.run(size);
+            *worker.changing() = false;
+            worker.host.say(&Report::Resized(report));
+        });
+        if spawned.is_err() {
+            *self.changing() = false;
+        }
+        spawned
     }
 
     /// Waits for the machine's end, tells the host and ends the process.
@@ -404,6 +411,10 @@ impl Worker {
             (Some(reason), Ended::PowerOff | Ended::Reboot) => Ended::Failed { reason },
             (_, end) => end,
         };
+        // And the worker's, for a host that comes when it is gone.
+        if let Ok(text) = serde_json::to_string(&end) {
+            let _ = writeln!(std::io::stderr(), "\n{LAST_WORD}{text}");
+        }
         self.host.say(&Report::Ended(end));
         self.agent.hang_up();
         std::thread::sleep(LAST_WORDS);

@@ -34,9 +34,17 @@ fn holds_moves_and_clears(main: &MainStorage) {
     }
     window.key_cell(2047).store(0x5a, Ordering::Relaxed);
     let mut at = range(4, 8);
-    for to in [6, 2, 8, 0] {
+    let go_on = &mut |_| ControlFlow::Continue(());
+    for (to, live) in
+        [6, 2, 8, 0].into_iter().zip([false, true].repeat(2)).chain([(2, true), (0, false)])
+    {
         let plan = MovePlan::new(at, to * M).unwrap();
-        window.relocate(storage, keys, &plan, &mut |_| ControlFlow::Continue(())).unwrap();
+        if live {
+            let prepared = window.prepare(storage, keys, &plan).unwrap();
+            prepared.slide(go_on).unwrap().finish().unwrap();
+        } else {
+            window.relocate(storage, keys, &plan, go_on).unwrap();
+        }
         at = plan.to();
         let mut found = vec![0; content.len()];
         window.memory().read_slice(&mut found, GuestAddress(0)).unwrap();
@@ -123,24 +131,29 @@ fn memory_comes_from_the_node_that_was_named_whoever_maps_it() {
     }
 }
 
-/// Sets huge pages aside and gives them back; `None` where that is not allowed.
-struct Pages(String);
+/// Sets huge pages aside and gives them back; `None` where that is not allowed
+/// or there is no room.
+struct Pages {
+    file: String,
+    before: u64,
+}
 
 impl Pages {
-    const FILE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
-
-    fn set_aside(count: u64) -> Option<Self> {
-        let before = std::fs::read_to_string(Self::FILE).ok()?.trim().parse::<u64>().ok()?;
-        std::fs::write(Self::FILE, (before + count).to_string()).ok()?;
-        let pages = Self(before.to_string());
-        let now = std::fs::read_to_string(Self::FILE).ok()?.trim().parse::<u64>().ok()?;
-        (now >= before + count).then_some(pages)
+    fn set_aside(page: HugePage, count: u64) -> Option<Self> {
+        let kib = page.bytes() >> 10;
+        let file = format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages");
+        let read = || std::fs::read_to_string(&file).ok()?.trim().parse::<u64>().ok();
+        let before = read()?;
+        std::fs::write(&file, (before + count).to_string()).ok()?;
+        let enough = read()? >= before + count;
+        let pages = Self { file, before };
+        enough.then_some(pages)
     }
 }
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        let _ = std::fs::write(Self::FILE, &self.0);
+        let _ = std::fs::write(&self.file, self.before.to_string());
     }
 }
 
@@ -152,7 +165,7 @@ fn huge_pages_are_held_to_their_units_and_missing_ones_are_named() {
     let many = MainStorage::create(1 << 50, Backing::HugePages(HugePage::M2)).unwrap_err();
     assert!(many.to_string().contains("nr_hugepages"), "{many}");
 
-    let Some(_pages) = Pages::set_aside(SIZE / (2 * M)) else {
+    let Some(_pages) = Pages::set_aside(HugePage::M2, SIZE / (2 * M)) else {
         eprintln!("skipped: this host lets nobody set huge pages aside here");
         return;
     };
@@ -160,4 +173,28 @@ fn huge_pages_are_held_to_their_units_and_missing_ones_are_named() {
     assert!(!main.is_lazy() && main.granularity() == 2 * M);
     holds_moves_and_clears(&main);
     assert!(keeps_pages(main.storage_fd().as_fd()).unwrap());
+}
+
+#[test]
+fn pages_of_1g_move_as_a_whole() {
+    const G: u64 = 1 << 30;
+    let Some(_pages) = Pages::set_aside(HugePage::G1, 2) else {
+        eprintln!("skipped: this host has no room for two pages of 1G, or lets nobody have them");
+        return;
+    };
+    let main = MainStorage::create(2 * G, Backing::HugePages(HugePage::G1)).unwrap();
+    assert_eq!(main.granularity(), G);
+    let (storage, keys) = (main.storage_fd(), main.keys_fd());
+    let window = StorageWindow::map(storage, keys, range(0, 1024), 0, 2 * G).unwrap();
+    let go_on = &mut |_| ControlFlow::Continue(());
+    let places = [0, G / 2 - 4096, G - 8];
+    for at in places {
+        window.memory().write_obj(at ^ 0x55, GuestAddress(at)).unwrap();
+    }
+    let there = MovePlan::new(range(0, 1024), G).unwrap();
+    window.prepare(storage, keys, &there).unwrap().slide(go_on).unwrap().finish().unwrap();
+    window.relocate(storage, keys, &there.reversed(), go_on).unwrap();
+    for at in places {
+        assert_eq!(window.memory().read_obj::<u64>(GuestAddress(at)).unwrap(), at ^ 0x55);
+    }
 }
