@@ -380,15 +380,23 @@ pub(crate) enum ImageCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Copy and pause of a move, beside plain memcpy
+    /// Moves and exchanges beside plain memcpy, a bare loop and QEMU
     ///
-    /// `move.stop.copy_vs_memcpy` is a ratio of throughputs; the reference of
-    /// `move.stop.pause_us` is the time memcpy takes for the same bytes.
-    #[command(after_help = "Example:\n  berth bench move --rounds 15")]
+    /// First the copies alone, then guests of 256M and 2G that write their
+    /// memory and watch their clock while they are moved; then the same guest
+    /// in two QEMUs, migrated from one to the other (needs
+    /// qemu-system-riscv64; Debian: qemu-system-misc). Takes some minutes and
+    /// 5G of memory. docs/benchmarks.md says what each row means.
+    #[command(
+        after_help = "Examples:\n  berth bench move --rounds 15\n  berth bench move --no-guests"
+    )]
     Move {
         /// How often; the figures are medians
         #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
         rounds: u32,
+        /// Only the copies: no guests, no QEMU
+        #[arg(long)]
+        no_guests: bool,
     },
     /// The same guest programs in Berth and in QEMU
     ///

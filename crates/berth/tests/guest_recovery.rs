@@ -19,7 +19,7 @@ size = "512M"
 [[partition]]
 name = "a"
 origin = "0"
-size = "96M"
+size = "112M"
 image = "minimal"
 
 [[partition]]
@@ -264,17 +264,17 @@ fn guest_storage_is_kept_by_a_keeper_that_is_replaced_when_it_dies() {
 #[test]
 fn guest_partitions_come_and_go_and_are_remembered() {
     let host = Host::up(TWO);
-    let (status, made) = host.json(&["create", "c", "--size", "96M", "--disk", "64M", "--start"]);
+    let (status, made) = host.json(&["create", "c", "--size", "112M", "--disk", "64M", "--start"]);
     // The smallest gap that fits is behind b.
-    let expected = json!({"result": "created", "name": "c", "origin": 256 * MIB, "size": 96 * MIB, "started": true});
+    let expected = json!({"result": "created", "name": "c", "origin": 256 * MIB, "size": 112 * MIB, "started": true});
     assert_eq!((status, made), (0, expected));
     host.exec("c", &["sh", "-c", "echo on disk >/data/f && sync"]);
-    let (status, made) = host.json(&["create", "d", "--size", "32M", "--origin", "96M"]);
-    assert_eq!((status, &made["origin"]), (0, &json!(96 * MIB)));
+    let (status, made) = host.json(&["create", "d", "--size", "16M", "--origin", "112M"]);
+    assert_eq!((status, &made["origin"]), (0, &json!(112 * MIB)));
 
     for (arguments, why) in [
         (vec!["create", "a", "--size", "1M"], "already"),
-        (vec!["create", "e", "--size", "1M", "--origin", "100M"], "\"d\""),
+        (vec!["create", "e", "--size", "1M", "--origin", "120M"], "\"d\""),
         (vec!["create", "e", "--size", "400M"], "largest"),
         (vec!["create", "E", "--size", "1M"], "E"),
         (vec!["create", "e", "--size", "1M", "--image", "no-such-image"], "no-such-image"),
@@ -291,7 +291,7 @@ fn guest_partitions_come_and_go_and_are_remembered() {
     host.comes_back();
     let all = [
         row("a", 0, "running"),
-        row("d", 96, "stopped"),
+        row("d", 112, "stopped"),
         row("b", 128, "running"),
         row("c", 256, "running"),
     ];
@@ -306,7 +306,7 @@ fn guest_partitions_come_and_go_and_are_remembered() {
     host.comes_back();
     assert_eq!(map(&host), [row("a", 0, "running"), row("b", 128, "running")]);
     // Another of that name finds nothing of the first.
-    let made = host.run(&["create", "c", "--size", "96M", "--disk", "64M", "--start"]);
+    let made = host.run(&["create", "c", "--size", "112M", "--disk", "64M", "--start"]);
     assert!(made.status.success(), "{made:?}");
     assert!(!host.run(&["exec", "c", "--", "test", "-e", "/data/f"]).status.success());
 
@@ -333,7 +333,7 @@ fn guest_is_not_started_with_memory_that_the_host_does_not_have() {
     );
     let said = refused(&host, &["start", "huge"]);
     assert!(said.contains("memory available"), "{said}");
-    assert!(host.run(&["create", "small", "--size", "96M", "--start"]).status.success());
+    assert!(host.run(&["create", "small", "--size", "112M", "--start"]).status.success());
     assert!(uptime(&host, "small") > 0.0);
 }
 
@@ -381,6 +381,8 @@ fn guest_lives_and_moves_in_huge_pages_and_outlives_its_host_there() {
     host.comes_back();
     assert_eq!(map(&host), [row("a", 0, "running"), row("b", 280, "running")]);
     assert_eq!(host.json(&["move", "b", "--to", "200M"]).1["result"], "moved");
+    assert_eq!(host.json(&["exchange", "a", "b"]).1["result"], "exchanged");
+    assert_eq!(host.json(&["expand", "a", "--by", "32M"]).1["result"], "resized");
     let last = check.end();
     assert_eq!(last["errors"], 0, "{last}");
 

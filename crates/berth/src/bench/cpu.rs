@@ -20,7 +20,8 @@ use super::{Row, Rows};
 const STORAGE: u64 = 256 << 20;
 /// A guest that says nothing new for so long is given up.
 const SILENCE: Duration = Duration::from_secs(240);
-const QEMU: &str = "qemu-system-riscv64";
+/// QEMU's program.
+pub(super) const QEMU: &str = "qemu-system-riscv64";
 
 /// The benchmark guest.
 #[derive(Debug, Clone)]
@@ -69,7 +70,7 @@ pub(crate) fn run(guest: &Guest, note: &dyn Fn(&str)) -> Result<Rows, CpuBenchEr
     compare(&berth, qemu.as_ref())
 }
 
-fn qemu_is_installed() -> bool {
+pub(super) fn qemu_is_installed() -> bool {
     let mut version = Command::new(QEMU);
     version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
     version.status().is_ok_and(|status| status.success())

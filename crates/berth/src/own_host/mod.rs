@@ -8,7 +8,9 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
-use serde_json::Value;
+use host::client::{Client, ClientError};
+use host::control::{Reply, Request};
+use host::{StateDir, StateDirError};
 use tempfile::TempDir;
 
 pub(crate) use program::GuestProgram;
@@ -22,8 +24,10 @@ pub(crate) enum OwnHostError {
     Run { command: String, source: io::Error },
     #[error("{command} ended with {status}")]
     Failed { command: String, status: ExitStatus },
-    #[error("{command} printed no JSON")]
-    NoJson { command: String },
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
     #[error("the program in {guest} said nothing for {seconds} s; is the guest alive?")]
     Silent { guest: String, seconds: u64 },
     #[error("the program in {guest} said something else than its report: {line}")]
@@ -52,9 +56,13 @@ impl OwnHost {
         Ok(host)
     }
 
+    fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("--state-dir").arg(self.directory.path().join("state")).args(arguments);
+        command.arg("--state-dir").arg(self.state()).args(arguments);
         command
     }
 
@@ -86,13 +94,10 @@ impl OwnHost {
         }
     }
 
-    /// The answer of a command with `--json`.
-    pub(crate) fn json(&self, arguments: &[&str]) -> Result<Value, OwnHostError> {
-        let arguments: Vec<_> = ["--json"].iter().chain(arguments).copied().collect();
-        let text = self.output(&arguments)?;
-        let answer = serde_json::Deserializer::from_str(&text).into_iter().map_while(Result::ok);
-        let no_json = || OwnHostError::NoJson { command: format!("berth {}", arguments.join(" ")) };
-        answer.last().ok_or_else(no_json)
+    /// The host's answer to a request.
+    pub(crate) fn request(&self, request: &Request) -> Result<Reply, OwnHostError> {
+        let dir = StateDir::choose(Some(self.state()))?;
+        Ok(Client::request(&dir, request)?.answer(|_| {})?)
     }
 
     /// Ends it under the user's eyes.
