@@ -191,8 +191,9 @@ fn kill_host(host: &Host) {
     let pid = std::fs::read_to_string(host.path("state/lock")).unwrap();
     let killed = std::process::Command::new("kill").args(["-KILL", pid.trim()]).status().unwrap();
     assert!(killed.success());
-    // Its lock goes with it.
-    while std::path::Path::new("/proc").join(pid.trim()).join("exe").exists() {
+    // Its lock goes with its last file: when it is a zombie, or gone.
+    let stat = std::path::Path::new("/proc").join(pid.trim()).join("stat");
+    while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
