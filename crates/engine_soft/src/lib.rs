@@ -9,6 +9,7 @@
 //! ```text
 //! vcpu           outer loop: mailbox, interrupts, traps, wfi, exits
 //!   interpreter  inner loop over decoded instructions; riscv has the semantics
+//!     jit        hot code compiled for the host
 //!     code       decoded pages of guest code, by physical page
 //!     cpu        registers, CSRs, and the slow ways into storage
 //!       tlb      guest virtual page to host address
@@ -32,9 +33,11 @@ mod code;
 mod cpu;
 mod handle;
 mod interpreter;
+mod jit;
 mod storage;
 mod tlb;
 mod vcpu;
 
 pub use clock::Clock;
+pub use jit::{CompileError, Compiler, CompilerConfig, CompilerReport};
 pub use vcpu::{Firmware, SoftConfig, SoftVcpu};

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use elf::Program;
 use engine::{Exit, Vcpu};
 use engine_soft::{Firmware, SoftConfig, SoftVcpu};
-use support::{NoDevices, get, put, window};
+use support::{NoDevices, get, put, soft_config, window};
 
 const STORAGE: u64 = 16 << 20;
 const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -41,7 +41,7 @@ fn run(path: &Path) -> Result<(), String> {
     let config = SoftConfig {
         firmware: Firmware::Guest,
         reset_vector: program.entry(),
-        ..SoftConfig::default()
+        ..soft_config()
     };
     let mut vcpu = SoftVcpu::new(0, window.clone(), config);
     let handle = vcpu.handle();

@@ -1,0 +1,13 @@
+//! The other tests of this folder once more, with everything compiled before
+//! it is executed first.
+
+#[path = "interrupts.rs"]
+mod interrupts;
+#[path = "paging.rs"]
+mod paging;
+#[path = "riscv_tests.rs"]
+mod riscv_tests;
+#[path = "sharing.rs"]
+mod sharing;
+#[path = "traps.rs"]
+mod traps;
