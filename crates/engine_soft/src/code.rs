@@ -36,7 +36,7 @@ pub(crate) const COMPILED: u8 = 0xFC;
 /// Pages whose contents changed more often are left to the interpreter.
 const MAX_CHANGES: u8 = 32;
 
-/// Pages kept: 320 of 22 KiB each.
+/// Pages kept: 320 of 24 KiB each.
 const MAX_PAGES: usize = 320;
 
 const LOOKUPS: usize = 256;
@@ -63,7 +63,7 @@ pub(crate) struct CodePage {
     bytes: [u8; PAGE_SIZE as usize],
     insts: [Inst; PARCELS + 2],
     /// How many more jumps to each place make it hot; 0 if nobody counts.
-    heat: [u8; PARCELS],
+    heat: [u16; PARCELS],
 }
 
 impl CodePage {
@@ -110,7 +110,7 @@ impl CodePage {
     }
 
     /// How often code of this page has to be entered to be worth compiling.
-    fn threshold(&self, least: u8) -> u8 {
+    fn threshold(&self, least: u16) -> u16 {
         match self.changes {
             0..=3 => least,
             4..=MAX_CHANGES => least.saturating_mul(4),
@@ -340,15 +340,14 @@ impl CodeCache {
     pub(crate) fn compile(&mut self, cpu: &mut Cpu, slot: u32, offset: u64) {
         let Some(units) = &self.units else { return };
         let page = &mut self.pages[slot as usize];
-        let accepted = units.compiler.ask(Request {
+        units.compiler.ask(Request {
             page: Box::new(page.bytes),
             entry: offset as u16,
             place: Place { physical: page.physical, version: page.version },
             inbox: Arc::clone(&units.inbox),
         });
-        if !accepted {
-            page.heat[offset as usize / 2] = units.compiler.config().threshold;
-        }
+        // Should the request be dropped, code that stays hot asks again.
+        page.heat[offset as usize / 2] = u16::MAX;
         if units.compiler.config().wait {
             self.install(cpu);
         }

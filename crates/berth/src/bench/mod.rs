@@ -24,8 +24,8 @@ pub(crate) enum Failed {
 pub(crate) fn bench(global: &Global, command: &BenchCommand) -> Result<(), Failure> {
     let rows = match command {
         BenchCommand::Move { rounds } => moves::run(*rounds as usize).map_err(Failed::from)?,
-        BenchCommand::Cpu => {
-            cpu::run(&guest()?, &|what| eprintln!("{what}")).map_err(Failed::from)?
+        BenchCommand::Cpu { interpret } => {
+            cpu::run(&guest(!interpret)?, &|what| eprintln!("{what}")).map_err(Failed::from)?
         }
     };
     if global.json {
@@ -37,12 +37,17 @@ pub(crate) fn bench(global: &Global, command: &BenchCommand) -> Result<(), Failu
 }
 
 /// The guest that runs the programs, built the first time.
-fn guest() -> Result<cpu::Guest, Failure> {
+fn guest(compile: bool) -> Result<cpu::Guest, Failure> {
     let store = crate::up::store()?;
     let progress = Terminal::new("bench");
     let image = store.ensure(&image::Recipe::find("minimal")?, &progress)?;
     let boot = store.bench_initrd(&image, &progress)?;
-    Ok(cpu::Guest { kernel: boot.kernel, initrd: boot.initrd, command_line: boot.command_line })
+    Ok(cpu::Guest {
+        kernel: boot.kernel,
+        initrd: boot.initrd,
+        command_line: boot.command_line,
+        compile,
+    })
 }
 
 /// One line of a benchmark.

@@ -9,12 +9,11 @@
 //! forgets all units. A vCPU lets go of the old arena when it gets the first
 //! unit in the new one. So there are never more arenas than vCPUs and one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::arena::{ARENA, Arena};
@@ -22,15 +21,18 @@ use super::generator::{CompileError, Generator};
 use super::region::PageBytes;
 use super::stubs::Stubs;
 
-/// Requests that may wait; more are dropped, and made again by code that stays
-/// hot.
-const QUEUE: usize = 512;
+/// Requests that may wait. The newest is served first, since it is for what is
+/// hot now; when there are more the oldest is dropped.
+const QUEUE: usize = 256;
+
+/// Guest pages whose units are known by their contents, at most.
+const MAX_PAGES: usize = 1024;
 
 /// How eager the compiler is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompilerConfig {
-    /// How often code is entered before it is compiled, 1 to 255.
-    pub threshold: u8,
+    /// How often code is entered before it is compiled, at least 1.
+    pub threshold: u16,
     /// Whether the guest waits for the compiler, so that what executes is the
     /// same from run to run: for tests.
     pub wait: bool,
@@ -38,7 +40,7 @@ pub struct CompilerConfig {
 
 impl Default for CompilerConfig {
     fn default() -> Self {
-        Self { threshold: 100, wait: false }
+        Self { threshold: 1000, wait: false }
     }
 }
 
@@ -56,6 +58,7 @@ pub struct CompilerReport {
 }
 
 /// What a vCPU wants compiled.
+#[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) page: Box<PageBytes>,
     pub(crate) entry: u16,
@@ -102,15 +105,61 @@ impl Inbox {
     }
 
     pub(crate) fn take(&self) -> Vec<Answer> {
-        // The list is whole at every step.
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = lock(&self.answers);
         self.some.store(false, Ordering::Release);
         std::mem::take(&mut *answers)
     }
 
     fn put(&self, answer: Answer) {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+        lock(&self.answers).push(answer);
         self.some.store(true, Ordering::Release);
+    }
+}
+
+// Critical sections here leave their data whole at every step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Requests on their way to the compiling thread; `None` once nobody can ask
+/// any more.
+#[derive(Debug)]
+struct Queue {
+    requests: Mutex<Option<VecDeque<Request>>>,
+    some: Condvar,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { requests: Mutex::new(Some(VecDeque::new())), some: Condvar::new() }
+    }
+}
+
+impl Queue {
+    fn push(&self, request: Request) {
+        if let Some(requests) = &mut *lock(&self.requests) {
+            if requests.len() == QUEUE {
+                requests.pop_front();
+            }
+            requests.push_back(request);
+        }
+        self.some.notify_one();
+    }
+
+    /// The newest request, when there is one; `None` at the end.
+    fn pop(&self) -> Option<Request> {
+        let mut requests = lock(&self.requests);
+        loop {
+            if let Some(request) = requests.as_mut()?.pop_back() {
+                return Some(request);
+            }
+            requests = self.some.wait(requests).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn close(&self) {
+        *lock(&self.requests) = None;
+        self.some.notify_one();
     }
 }
 
@@ -118,7 +167,7 @@ impl Inbox {
 /// last of them.
 #[derive(Debug)]
 pub struct Compiler {
-    requests: Option<SyncSender<Request>>,
+    queue: Arc<Queue>,
     thread: Option<JoinHandle<()>>,
     stubs: Arc<Stubs>,
     config: CompilerConfig,
@@ -150,16 +199,15 @@ impl Compiler {
             state: Arc::clone(&state),
         };
         let mut compiler =
-            Self { requests: None, thread: None, stubs, config, state, here: None };
+            Self { queue: Arc::default(), thread: None, stubs, config, state, here: None };
         if config.wait {
             compiler.here = Some(Mutex::new(worker));
         } else {
-            let (requests, receiver) = sync_channel(QUEUE);
-            compiler.requests = Some(requests);
+            let queue = Arc::clone(&compiler.queue);
             compiler.thread = Some(
                 std::thread::Builder::new()
                     .name("compiler".into())
-                    .spawn(move || worker.work(&receiver))
+                    .spawn(move || worker.work(&queue))
                     .map_err(CompileError::Memory)?,
             );
         }
@@ -185,20 +233,18 @@ impl Compiler {
         &self.stubs
     }
 
-    /// Asks for a unit; whether there was room for the request.
-    pub(crate) fn ask(&self, request: Request) -> bool {
-        if let Some(worker) = &self.here {
-            worker.lock().unwrap_or_else(PoisonError::into_inner).serve(request);
-            return true;
+    /// Asks for a unit.
+    pub(crate) fn ask(&self, request: Request) {
+        match &self.here {
+            Some(worker) => lock(worker).serve(request),
+            None => self.queue.push(request),
         }
-        self.requests.as_ref().is_some_and(|requests| requests.try_send(request).is_ok())
     }
 }
 
 impl Drop for Compiler {
     fn drop(&mut self) {
-        // The thread ends when there is nobody left to ask.
-        self.requests = None;
+        self.queue.close();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -228,8 +274,8 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
-    fn work(&mut self, requests: &Receiver<Request>) {
-        while let Ok(request) = requests.recv() {
+    fn work(&mut self, queue: &Queue) {
+        while let Some(request) = queue.pop() {
             self.serve(request);
         }
     }
@@ -252,6 +298,9 @@ impl Worker {
         }
         let unit = self.compile(&page, entry);
         if self.known(key, &page).is_none() {
+            if self.state.pages.load(Ordering::Relaxed) >= MAX_PAGES {
+                self.forget_pages();
+            }
             self.state.pages.fetch_add(1, Ordering::Relaxed);
             let known = KnownPage { bytes: page.clone(), units: HashMap::new() };
             self.pages.entry(key).or_default().push(known);
@@ -260,19 +309,25 @@ impl Worker {
         unit
     }
 
+    fn forget_pages(&mut self) {
+        self.pages.clear();
+        self.state.pages.store(0, Ordering::Relaxed);
+    }
+
     fn known(&mut self, key: u64, page: &PageBytes) -> Option<&mut KnownPage> {
         self.pages.get_mut(&key)?.iter_mut().find(|known| *known.bytes == *page)
     }
 
     fn compile(&mut self, page: &PageBytes, entry: u16) -> Option<Unit> {
         // What the generator refuses the interpreter executes.
+        let t = std::time::Instant::now();
         let code = self.generator.unit(&self.stubs, page, entry.into())?.ok()?;
+        if std::env::var_os("JITLOG").is_some() { eprintln!("UNIT {} us {} bytes {} n {}", entry, t.elapsed().as_micros(), code.len(), self.state.units.load(Ordering::Relaxed)); }
         let address = match self.arena.add(&[&code]) {
             Some(addresses) => addresses[0],
             None => {
                 self.arena = Arc::new(Arena::new(ARENA).ok()?);
-                self.pages.clear();
-                self.state.pages.store(0, Ordering::Relaxed);
+                self.forget_pages();
                 self.arena.add(&[&code])?[0]
             }
         };

@@ -31,6 +31,10 @@ impl Registers {
         Self(self.0 & !other.0)
     }
 
+    pub(crate) fn contains(self, number: usize) -> bool {
+        self.0 >> number & 1 != 0
+    }
+
     /// Numbers 0 to 63, as in the set.
     pub(crate) fn iter(self) -> impl Iterator<Item = usize> {
         (0..64).filter(move |register| self.0 >> register & 1 != 0)

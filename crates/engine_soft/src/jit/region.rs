@@ -41,6 +41,8 @@ pub(crate) struct Block {
     pub(crate) end: End,
     /// Registers that may differ from their home in storage at the start.
     pub(crate) dirty: Registers,
+    /// Registers that its instructions write.
+    pub(crate) writes: Registers,
 }
 
 /// The graph; block 0 is the entry.
@@ -116,10 +118,7 @@ impl Region {
         let mut work: VecDeque<usize> = (0..self.blocks.len()).collect();
         while let Some(index) = work.pop_front() {
             let block = &self.blocks[index];
-            let written = block
-                .insts
-                .iter()
-                .fold(block.dirty, |dirty, (_, inst)| dirty.with(Operands::of(*inst).writes));
+            let written = block.dirty.with(block.writes);
             for next in self.successors(block) {
                 let joined = self.blocks[next].dirty.with(written);
                 if joined != self.blocks[next].dirty {
@@ -154,6 +153,7 @@ impl Region {
 }
 
 fn reads_and_writes(block: &Block) -> (Registers, Registers) {
+    // It can be left anywhere: all that is dirty matters.
     let (mut reads, mut writes) = (block.dirty, Registers::NONE);
     for (_, inst) in &block.insts {
         let operands = Operands::of(*inst);
@@ -229,8 +229,13 @@ fn is_left_out(page: &PageBytes, offset: i64) -> bool {
 }
 
 fn block(page: &PageBytes, start: i64, starts: &Starts, insts: &Insts) -> Block {
-    let mut block =
-        Block { start, insts: Vec::new(), end: End::Interpret { at: start }, dirty: Registers::NONE };
+    let mut block = Block {
+        start,
+        insts: Vec::new(),
+        end: End::Interpret { at: start },
+        dirty: Registers::NONE,
+        writes: Registers::NONE,
+    };
     let mut at = start;
     loop {
         if at != start && starts.contains_key(&at) {
@@ -243,6 +248,7 @@ fn block(page: &PageBytes, start: i64, starts: &Starts, insts: &Insts) -> Block 
             return block;
         };
         block.insts.push((at, *inst));
+        block.writes = block.writes.with(Operands::of(*inst).writes);
         let following = at + inst.len() as i64;
         let target = at + i64::from(inst.imm);
         match inst.op {

@@ -12,6 +12,7 @@ use super::native::status;
 use super::operands::reads_integer;
 use crate::cpu::{Cpu, Faulted, StaleLookups};
 use crate::interpreter::{access_csr, execute_float};
+use crate::storage::Width;
 
 /// In the `size` of [`locate`]: for a store.
 pub(crate) const FOR_STORE: u64 = 0x100;
@@ -37,6 +38,16 @@ pub(crate) unsafe extern "C" fn load(cpu: *mut Cpu, address: u64, size: u64) {
     // SAFETY: called by compiled code only.
     unsafe {
         with(cpu, |cpu| {
+            // Whoever shares another's look-up has not looked itself.
+            if let Some(host) = cpu.tlb.read(address, size) {
+                // SAFETY: the TLB gives aligned addresses of guest storage.
+                return Ok(match size {
+                    1 => u8::load(host).widen(),
+                    2 => u16::load(host).widen(),
+                    4 => u32::load(host).widen(),
+                    _ => u64::load(host),
+                });
+            }
             let armed = disarm(cpu);
             // SAFETY: `run` is active, so its bus is there.
             let Some(bus) = cpu.native.bus.get() else { return Err(cpu.no_bus(address)) };
@@ -57,6 +68,16 @@ pub(crate) unsafe extern "C" fn store(cpu: *mut Cpu, address: u64, value: u64, s
     // SAFETY: called by compiled code only.
     unsafe {
         with(cpu, |cpu| {
+            if let Some(host) = cpu.tlb.write(address, size) {
+                // SAFETY: as for loads.
+                match size {
+                    1 => u8::store(host, u8::narrow(value)),
+                    2 => u16::store(host, u16::narrow(value)),
+                    4 => u32::store(host, u32::narrow(value)),
+                    _ => u64::store(host, value),
+                }
+                return Ok(0);
+            }
             let armed = disarm(cpu);
             // SAFETY: `run` is active, so its bus is there.
             let Some(bus) = cpu.native.bus.get() else { return Err(cpu.no_bus(address)) };

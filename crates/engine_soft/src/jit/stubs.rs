@@ -40,12 +40,12 @@ impl Helper {
 
     fn function(self) -> usize {
         match self {
-            Helper::Load => runtime::load as usize,
-            Helper::Store => runtime::store as usize,
-            Helper::Locate => runtime::locate as usize,
-            Helper::Arm => runtime::arm as usize,
-            Helper::Float => runtime::float as usize,
-            Helper::Csr => runtime::csr as usize,
+            Helper::Load => runtime::load as *const () as usize,
+            Helper::Store => runtime::store as *const () as usize,
+            Helper::Locate => runtime::locate as *const () as usize,
+            Helper::Arm => runtime::arm as *const () as usize,
+            Helper::Float => runtime::float as *const () as usize,
+            Helper::Csr => runtime::csr as *const () as usize,
         }
     }
 }

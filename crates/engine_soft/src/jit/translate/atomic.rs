@@ -71,7 +71,7 @@ impl Unit<'_> {
             Helper::Locate,
             on,
             |unit| vec![address, unit.number(size | store)],
-            |unit| Some(unit.from_cpu(I64, native::VALUE)),
+            |unit| vec![unit.from_cpu(I64, native::VALUE)],
         );
         self.begin(on);
         located

@@ -5,7 +5,7 @@ use cranelift_codegen::ir::{self, BlockArg, InstBuilder, Value, types::I64};
 use riscv::{Inst, Op};
 
 use super::super::native::{self, status};
-use super::super::operands::Operands;
+use super::super::operands::{Operands, Registers};
 use super::super::region::ends_in_return;
 use super::super::runtime::pack;
 use super::super::stubs::Helper;
@@ -47,22 +47,52 @@ impl Unit<'_> {
         let left = self.left_here();
         let arguments = [at, left, status].map(BlockArg::from);
         if let Some(block) = self.exit {
-            return Exit { block, arguments, changed: None };
+            return Exit { block, arguments, changed: None, tail: None };
         }
+        let block = self.exit_block();
+        self.exit = Some(block);
+        let kept = self.kept();
+        let mut changed = self.changed();
+        let tail = match self.exit_tail {
+            Some(tail) => (tail, None),
+            None => {
+                let tail = self.exit_block();
+                self.exit_tail = Some(tail);
+                let old = changed.iter().filter(|(number, _)| kept.contains(*number));
+                (tail, Some(old.copied().collect()))
+            }
+        };
+        changed.retain(|(number, _)| !kept.contains(*number));
+        Exit { block, arguments, changed: Some(changed), tail: Some(tail) }
+    }
+
+    /// Registers that were dirty when the block began and that it does not
+    /// write: all its exits write home the same of them.
+    fn kept(&self) -> Registers {
+        let block = &self.region.blocks[self.index];
+        block.dirty.without(block.writes)
+    }
+
+    fn exit_block(&mut self) -> ir::Block {
         let block = self.cold_block();
         for _ in 0..3 {
             self.builder.append_block_param(block, I64);
         }
-        self.exit = Some(block);
-        Exit { block, arguments, changed: Some(self.changed()) }
+        block
     }
 
     /// Fills the block of `exit` if it is new; there is no present block then.
     pub(super) fn fill_exit(&mut self, exit: Exit) {
-        let Some(changed) = exit.changed else { return };
+        let (Some(changed), Some((tail, kept))) = (exit.changed, exit.tail) else { return };
         self.builder.switch_to_block(exit.block);
-        let [at, left, status] = [0, 1, 2].map(|index| self.builder.block_params(exit.block)[index]);
+        let arguments =
+            [0, 1, 2].map(|index| BlockArg::from(self.builder.block_params(exit.block)[index]));
         self.write_home(&changed);
+        self.builder.ins().jump(tail, &arguments);
+        let Some(kept) = kept else { return };
+        self.builder.switch_to_block(tail);
+        let [at, left, status] = [0, 1, 2].map(|index| self.builder.block_params(tail)[index]);
+        self.write_home(&kept);
         let pc = self.builder.ins().iadd(self.page, at);
         self.builder.ins().jump(self.out, &[pc.into(), left.into(), status.into()]);
     }
@@ -258,4 +288,6 @@ pub(super) struct Exit {
     pub(super) arguments: [BlockArg; 3],
     /// Registers to write home, if the block is still to be filled.
     changed: Option<Vec<(usize, Value)>>,
+    /// Where that block goes on, and what that writes home if it too is new.
+    tail: Option<(ir::Block, Option<Vec<(usize, Value)>>)>,
 }

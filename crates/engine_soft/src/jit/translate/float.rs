@@ -49,7 +49,7 @@ impl Unit<'_> {
         let armed = self.from_cpu(I64, native::FLOAT_ARMED);
         let (slow, on) = (self.cold_block(), self.builder.create_block());
         self.builder.ins().brif(armed, on, &[], slow, &[]);
-        self.call_slowly(slow, Helper::Arm, on, |_| Vec::new(), |_| None);
+        self.call_slowly(slow, Helper::Arm, on, |_| Vec::new(), |_| Vec::new());
         self.begin(on);
     }
 
@@ -139,9 +139,25 @@ impl Unit<'_> {
     /// `value`, or where `odd` what software makes of the instruction.
     fn unless(&mut self, odd: Value, inst: Inst, value: Value) -> Value {
         let kind = self.builder.func.dfg.value_type(value);
-        let (cold, on) = (self.cold_block(), self.builder.create_block());
+        self.unless_then(odd, inst, kind, |_| value)
+    }
+
+    /// What `otherwise` computes, or where `odd` what software makes of the
+    /// instruction.
+    fn unless_then(
+        &mut self,
+        odd: Value,
+        inst: Inst,
+        kind: Type,
+        otherwise: impl FnOnce(&mut Self) -> Value,
+    ) -> Value {
+        let (cold, hot) = (self.cold_block(), self.builder.create_block());
+        let on = self.builder.create_block();
         let result = self.builder.append_block_param(on, kind);
-        self.builder.ins().brif(odd, cold, &[], on, &[value.into()]);
+        self.builder.ins().brif(odd, cold, &[], hot, &[]);
+        self.begin(hot);
+        let value = otherwise(self);
+        self.builder.ins().jump(on, &[value.into()]);
         self.begin(cold);
         self.call_software(inst);
         // A single is the low half.
@@ -296,9 +312,11 @@ impl Unit<'_> {
     fn chosen(&mut self, inst: Inst, kind: Type, condition: FloatCC) {
         let (a, b) = (self.source(inst.rs1, kind), self.source(inst.rs2(), kind));
         let odd = self.builder.ins().fcmp(FloatCC::UnorderedOrEqual, a, b);
-        let first = self.builder.ins().fcmp(condition, a, b);
-        let value = self.builder.ins().select(first, a, b);
-        let value = self.unless(odd, inst, value);
+        // Only now: the host's minimum raises flags for a NaN.
+        let value = self.unless_then(odd, inst, kind, |unit| {
+            let first = unit.builder.ins().fcmp(condition, a, b);
+            unit.builder.ins().select(first, a, b)
+        });
         self.set_float(inst.rd, kind, value);
     }
 

@@ -27,6 +27,14 @@ pub(super) enum Within {
     Aligned,
 }
 
+/// Where an access finds its bytes.
+struct Reached {
+    host: Value,
+    offset: i32,
+    /// The group that the access leads.
+    leads: Option<usize>,
+}
+
 impl Unit<'_> {
     /// Starts on the block of `block`, all of whose predecessors are there.
     pub(super) fn begin(&mut self, block: ir::Block) {
@@ -34,13 +42,36 @@ impl Unit<'_> {
         self.builder.switch_to_block(block);
     }
 
-    fn address(&mut self, inst: Inst) -> Value {
+    /// What the address of `inst` is, `extra` added.
+    fn address(&mut self, inst: Inst, extra: i64) -> Value {
         let base = self.x(inst.rs1);
-        if inst.imm == 0 {
+        let offset = i64::from(inst.imm) + extra;
+        if offset == 0 {
             return base;
         }
-        let offset = self.number(i64::from(inst.imm));
+        let offset = self.number(offset);
         self.builder.ins().iadd(base, offset)
+    }
+
+    /// Finds where `inst` accesses `size` bytes, in a new block; or goes on in
+    /// `slow`.
+    fn reach(&mut self, inst: Inst, size: i64, table: Table, slow: ir::Block) -> Reached {
+        let Some((group, member)) = self.groups.of(self.at) else {
+            let address = self.address(inst, 0);
+            let host = self.look_up(table, address, size, Within::Page, slow);
+            return Reached { host, offset: 0, leads: None };
+        };
+        let offset = (i64::from(inst.imm) - member.least) as i32;
+        let Some(host) = member.host else {
+            let address = self.address(inst, -i64::from(offset));
+            let table = if member.stores { Table::Write } else { Table::Read };
+            let host = self.look_up(table, address, member.span(), Within::Page, slow);
+            return Reached { host, offset, leads: Some(group) };
+        };
+        let fast = self.builder.create_block();
+        self.builder.ins().brif(host, fast, &[], slow, &[]);
+        self.begin(fast);
+        Reached { host, offset, leads: None }
     }
 
     /// Looks `address` up; goes on in a new block, where the host address is
@@ -85,24 +116,33 @@ impl Unit<'_> {
     }
 
     /// Fills the block `slow`: calls `helper`, leaves if that faults, else
-    /// goes on in `on` with what `result` makes of the outcome.
+    /// goes on in `on` with what `results` makes of the outcome.
     pub(super) fn call_slowly(
         &mut self,
         slow: ir::Block,
         helper: Helper,
         on: ir::Block,
         arguments: impl FnOnce(&mut Self) -> Vec<Value>,
-        result: impl FnOnce(&mut Self) -> Option<Value>,
+        results: impl FnOnce(&mut Self) -> Vec<Value>,
     ) {
         self.begin(slow);
         let arguments = arguments(self);
         self.call(helper, &arguments);
         let status = self.from_cpu(I64, native::STATUS);
-        let value = result(self);
+        let values = results(self);
         let exit = self.exit(status);
-        let passed: Vec<ir::BlockArg> = value.into_iter().map(Into::into).collect();
+        let passed: Vec<ir::BlockArg> = values.into_iter().map(Into::into).collect();
         self.builder.ins().brif(status, exit.block, &exit.arguments, on, &passed);
         self.fill_exit(exit);
+    }
+
+    /// Lets `on` tell the others of `group` what its leader found: nothing if
+    /// it went the slow way.
+    fn lead(&mut self, on: ir::Block, group: Option<usize>) {
+        if let Some(group) = group {
+            let host = self.builder.append_block_param(on, I64);
+            self.groups.found(group, host);
+        }
     }
 
     /// A load of `size` bytes; `fast` and `slow` give what it is loaded as,
@@ -112,22 +152,27 @@ impl Unit<'_> {
         inst: Inst,
         size: i64,
         kind: Type,
-        fast: impl FnOnce(&mut Self, Value) -> Value,
+        fast: impl FnOnce(&mut Self, Value, i32) -> Value,
         slow: impl FnOnce(&mut Self) -> Value,
     ) -> Value {
-        let address = self.address(inst);
         let (slow_block, on) = (self.cold_block(), self.builder.create_block());
         let value = self.builder.append_block_param(on, kind);
-        let host = self.look_up(Table::Read, address, size, Within::Page, slow_block);
-        let found = fast(self, host);
-        self.builder.ins().jump(on, &[found.into()]);
+        let reached = self.reach(inst, size, Table::Read, slow_block);
+        let found = fast(self, reached.host, reached.offset);
+        let mut results = vec![found.into()];
+        results.extend(reached.leads.map(|_| ir::BlockArg::from(reached.host)));
+        self.builder.ins().jump(on, &results);
         self.call_slowly(
             slow_block,
             Helper::Load,
             on,
-            |unit| vec![address, unit.number(size)],
-            |unit| Some(slow(unit)),
+            |unit| vec![unit.address(inst, 0), unit.number(size)],
+            |unit| {
+                let value = slow(unit);
+                [Some(value), reached.leads.map(|_| unit.number(0))].into_iter().flatten().collect()
+            },
         );
+        self.lead(on, reached.leads);
         self.begin(on);
         value
     }
@@ -140,16 +185,16 @@ impl Unit<'_> {
             _ => 8,
         };
         let op = inst.op;
-        let fast = |unit: &mut Self, host| {
+        let fast = |unit: &mut Self, host, offset| {
             let ins = unit.builder.ins();
             match op {
-                Op::Lb => ins.sload8(I64, memory(), host, 0),
-                Op::Lbu => ins.uload8(I64, memory(), host, 0),
-                Op::Lh => ins.sload16(I64, memory(), host, 0),
-                Op::Lhu => ins.uload16(I64, memory(), host, 0),
-                Op::Lw => ins.sload32(memory(), host, 0),
-                Op::Lwu => ins.uload32(memory(), host, 0),
-                _ => ins.load(I64, memory(), host, 0),
+                Op::Lb => ins.sload8(I64, memory(), host, offset),
+                Op::Lbu => ins.uload8(I64, memory(), host, offset),
+                Op::Lh => ins.sload16(I64, memory(), host, offset),
+                Op::Lhu => ins.uload16(I64, memory(), host, offset),
+                Op::Lw => ins.sload32(memory(), host, offset),
+                Op::Lwu => ins.uload32(memory(), host, offset),
+                _ => ins.load(I64, memory(), host, offset),
             }
         };
         let slow = |unit: &mut Self| {
@@ -172,7 +217,7 @@ impl Unit<'_> {
             inst,
             8,
             F64,
-            |unit, host| unit.builder.ins().load(F64, memory(), host, 0),
+            |unit, host, offset| unit.builder.ins().load(F64, memory(), host, offset),
             |unit| unit.from_cpu(F64, native::VALUE),
         );
         self.set_f(inst.rd, value);
@@ -183,7 +228,7 @@ impl Unit<'_> {
             inst,
             4,
             F32,
-            |unit, host| unit.builder.ins().load(F32, memory(), host, 0),
+            |unit, host, offset| unit.builder.ins().load(F32, memory(), host, offset),
             |unit| unit.from_cpu(F32, native::VALUE),
         );
         self.set_single(inst.rd, value);
@@ -202,13 +247,13 @@ impl Unit<'_> {
 
     /// Stores the low `size` bytes of `value`.
     pub(super) fn store_bits(&mut self, inst: Inst, size: i64, value: Value) {
-        self.stored(inst, size, |unit, host| {
+        self.stored(inst, size, |unit, host, offset| {
             let ins = unit.builder.ins();
             match size {
-                1 => ins.istore8(memory(), value, host, 0),
-                2 => ins.istore16(memory(), value, host, 0),
-                4 => ins.istore32(memory(), value, host, 0),
-                _ => ins.store(memory(), value, host, 0),
+                1 => ins.istore8(memory(), value, host, offset),
+                2 => ins.istore16(memory(), value, host, offset),
+                4 => ins.istore32(memory(), value, host, offset),
+                _ => ins.store(memory(), value, host, offset),
             };
             value
         });
@@ -216,8 +261,8 @@ impl Unit<'_> {
 
     pub(super) fn store_double(&mut self, inst: Inst) {
         let value = self.f(inst.rs2());
-        self.stored(inst, 8, |unit, host| {
-            unit.builder.ins().store(memory(), value, host, 0);
+        self.stored(inst, 8, |unit, host, offset| {
+            unit.builder.ins().store(memory(), value, host, offset);
             value
         });
     }
@@ -227,19 +272,23 @@ impl Unit<'_> {
         &mut self,
         inst: Inst,
         size: i64,
-        fast: impl FnOnce(&mut Self, Value) -> Value,
+        fast: impl FnOnce(&mut Self, Value, i32) -> Value,
     ) {
-        let address = self.address(inst);
         let (slow, on) = (self.cold_block(), self.builder.create_block());
-        let host = self.look_up(Table::Write, address, size, Within::Page, slow);
-        let value = fast(self, host);
-        self.builder.ins().jump(on, &[]);
+        let reached = self.reach(inst, size, Table::Write, slow);
+        let value = fast(self, reached.host, reached.offset);
+        let results: Vec<ir::BlockArg> =
+            reached.leads.map(|_| reached.host.into()).into_iter().collect();
+        self.builder.ins().jump(on, &results);
         let arguments = |unit: &mut Self| {
             let is_float = unit.builder.func.dfg.value_type(value) == F64;
             let value = if is_float { unit.bits(value) } else { value };
-            vec![address, value, unit.number(size)]
+            vec![unit.address(inst, 0), value, unit.number(size)]
         };
-        self.call_slowly(slow, Helper::Store, on, arguments, |_| None);
+        self.call_slowly(slow, Helper::Store, on, arguments, |unit| {
+            reached.leads.map(|_| unit.number(0)).into_iter().collect()
+        });
+        self.lead(on, reached.leads);
         self.begin(on);
     }
 }

@@ -15,6 +15,7 @@
 mod atomic;
 mod control;
 mod float;
+mod groups;
 mod integer;
 mod memory;
 
@@ -26,6 +27,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use riscv::{Inst, Op};
 
 use super::native;
+use groups::Groups;
 use super::operands::Registers;
 use super::region::{End, Region};
 use super::stubs::{Helper, Stubs};
@@ -101,6 +103,10 @@ struct Unit<'a> {
     /// Where to leave in the present state, once made: takes offset,
     /// instructions left and status.
     exit: Option<ir::Block>,
+    /// The end that all exits of the present block have in common, once made.
+    exit_tail: Option<ir::Block>,
+    /// Accesses of the block that share a look-up.
+    groups: Groups,
     /// The host's floating-point flags are known to be the guest's.
     armed: bool,
     /// Registers known to hold a single, and it.
@@ -150,6 +156,8 @@ impl<'a> Unit<'a> {
             ahead: 0,
             dirty: Registers::NONE,
             exit: None,
+            exit_tail: None,
+            groups: Groups::default(),
             armed: false,
             singles: [None; 32],
         }
@@ -188,6 +196,8 @@ impl<'a> Unit<'a> {
         self.at = block.start;
         self.dirty = block.dirty;
         self.exit = None;
+        self.exit_tail = None;
+        self.groups = Groups::new(&block.insts);
         self.armed = false;
         self.singles = [None; 32];
         self.ahead = block.insts.len() as i64;
