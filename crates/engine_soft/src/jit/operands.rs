@@ -96,6 +96,11 @@ pub(crate) fn reads_integer(op: Op) -> bool {
     files(op).1 == File::X
 }
 
+/// Whether it has a second source that is a floating-point register.
+pub(crate) fn has_second(inst: Inst) -> bool {
+    files(inst.op).2 == File::F
+}
+
 /// Whether it writes an integer register.
 pub(crate) fn writes_integer(op: Op) -> bool {
     files(op).0 == File::X

@@ -9,7 +9,7 @@ use riscv::{Inst, Op};
 
 use super::flags;
 use super::native::status;
-use super::operands::reads_integer;
+use super::operands::{has_second, is_fused, reads_integer};
 use crate::cpu::{Cpu, Faulted, StaleLookups};
 use crate::interpreter::{access_csr, execute_float};
 use crate::storage::Width;
@@ -130,8 +130,10 @@ pub(crate) unsafe extern "C" fn float(cpu: *mut Cpu, inst: u64, a: u64, b: u64, 
             } else {
                 cpu.f[usize::from(inst.rs1 & 31)] = a;
             }
-            cpu.f[usize::from(inst.rs2())] = b;
-            if super::operands::is_fused(inst.op) {
+            if has_second(inst) {
+                cpu.f[usize::from(inst.rs2())] = b;
+            }
+            if is_fused(inst.op) {
                 cpu.f[usize::from(inst.rs3())] = c;
             }
             let result = execute_float(cpu, inst);

@@ -15,7 +15,7 @@ use riscv::{Inst, Op};
 use types::{F32, F64, I32, I64};
 
 use super::super::native;
-use super::super::operands::{is_fused, reads_integer, writes_integer};
+use super::super::operands::{has_second, is_fused, reads_integer, writes_integer};
 use super::super::runtime::pack;
 use super::super::stubs::Helper;
 use super::Unit;
@@ -108,8 +108,12 @@ impl Unit<'_> {
             let a = self.f(inst.rs1);
             self.bits(a)
         };
-        let b = self.f(inst.rs2());
-        let b = self.bits(b);
+        let b = if has_second(inst) {
+            let b = self.f(inst.rs2());
+            self.bits(b)
+        } else {
+            self.number(0)
+        };
         let c = if is_fused(inst.op) {
             let c = self.f(inst.rs3());
             self.bits(c)
