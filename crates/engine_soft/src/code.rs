@@ -376,8 +376,7 @@ impl CodeCache {
             let page = &mut self.pages[*slot as usize];
             if page.version == place.version {
                 let number = units.add(unit);
-                page.insts[usize::from(entry) / 2] =
-                    Inst { imm: number, ..marker(COMPILED) };
+                page.insts[usize::from(entry) / 2] = Inst { imm: number, ..marker(COMPILED) };
             }
         }
     }

@@ -11,11 +11,11 @@ use storage_window::StorageWindow;
 use crate::clock::Clock;
 use crate::code::CodeCache;
 use crate::cpu::{Cpu, Reservation};
-use crate::jit::Compiler;
 use crate::handle::{
     FENCE, INTERRUPT, KICK, LINE_EXTERNAL, LOWER_SOFTWARE, RAISE_SOFTWARE, Shared,
 };
 use crate::interpreter::{self, Stop};
+use crate::jit::Compiler;
 use crate::storage::Ram;
 
 /// Instructions between two looks at the attention word and the timer: a few

@@ -38,11 +38,8 @@ fn run(path: &Path) -> Result<(), String> {
         put(&window, address, bytes);
     }
     let report = program.symbol("tohost").ok_or("no symbol tohost")?;
-    let config = SoftConfig {
-        firmware: Firmware::Guest,
-        reset_vector: program.entry(),
-        ..soft_config()
-    };
+    let config =
+        SoftConfig { firmware: Firmware::Guest, reset_vector: program.entry(), ..soft_config() };
     let mut vcpu = SoftVcpu::new(0, window.clone(), config);
     let handle = vcpu.handle();
     let deadline = Instant::now() + TIME_LIMIT;

@@ -22,8 +22,8 @@ use riscv::{Inst, Op, int};
 
 use crate::code::{COMPILED, CodeCache, PAGE_END, UNDECODED};
 use crate::cpu::{Cpu, Reservation, StaleLookups};
-use crate::jit::native::{BusPointer, status};
 use crate::jit;
+use crate::jit::native::{BusPointer, status};
 use crate::storage::{Width, double, double_signed, word, word_signed};
 use system::Next;
 

@@ -9,8 +9,8 @@
 //! forgets all units. A vCPU lets go of the old arena when it gets the first
 //! unit in the new one. So there are never more arenas than vCPUs and one.
 
-use std::collections::{HashMap, VecDeque};
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -322,7 +322,15 @@ impl Worker {
         // What the generator refuses the interpreter executes.
         let t = std::time::Instant::now();
         let code = self.generator.unit(&self.stubs, page, entry.into())?.ok()?;
-        if std::env::var_os("JITLOG").is_some() { eprintln!("UNIT {} us {} bytes {} n {}", entry, t.elapsed().as_micros(), code.len(), self.state.units.load(Ordering::Relaxed)); }
+        if std::env::var_os("JITLOG").is_some() {
+            eprintln!(
+                "UNIT {} us {} bytes {} n {}",
+                entry,
+                t.elapsed().as_micros(),
+                code.len(),
+                self.state.units.load(Ordering::Relaxed)
+            );
+        }
         let address = match self.arena.add(&[&code]) {
             Some(addresses) => addresses[0],
             None => {

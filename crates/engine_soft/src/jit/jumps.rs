@@ -5,6 +5,8 @@
 //! ever patched: a unit is reached through this cache or not at all, so to
 //! forget a unit is to clear entries here.
 
+use std::collections::HashSet;
+
 use riscv::mmu::PAGE_SIZE;
 
 const ENTRIES: usize = 4096;
@@ -34,8 +36,8 @@ const EMPTY: Entry = Entry { pc: NO_TAG, code: 0 };
 pub(crate) struct Jumps {
     entries: Box<[Entry]>,
     used: [bool; SETS],
-    /// A filter: which pages, by number modulo, may have entries.
-    pages: [u64; 64],
+    /// Pages that may have entries.
+    pages: HashSet<u64>,
 }
 
 impl Jumps {
@@ -43,7 +45,7 @@ impl Jumps {
         Self {
             entries: vec![EMPTY; ENTRIES * SETS].into_boxed_slice(),
             used: [false; SETS],
-            pages: [0; 64],
+            pages: HashSet::new(),
         }
     }
 
@@ -54,10 +56,12 @@ impl Jumps {
 
     /// Remembers that code for `pc` begins at `code`.
     pub(crate) fn fill(&mut self, set: usize, pc: u64, code: u64) {
-        self.entries[set * ENTRIES + (pc as usize >> 1) % ENTRIES] = Entry { pc, code };
-        self.used[set] = true;
-        let (word, bit) = filter(pc);
-        self.pages[word] |= bit;
+        let entry = &mut self.entries[set * ENTRIES + (pc as usize >> 1) % ENTRIES];
+        if (entry.pc, entry.code) != (pc, code) {
+            *entry = Entry { pc, code };
+            self.used[set] = true;
+            self.pages.insert(pc / PAGE_SIZE);
+        }
     }
 
     /// Forgets everything.
@@ -65,7 +69,7 @@ impl Jumps {
         for set in 0..SETS {
             self.clear_set(set);
         }
-        self.pages = [0; 64];
+        self.pages.clear();
     }
 
     /// Forgets one table.
@@ -77,8 +81,8 @@ impl Jumps {
 
     /// Forgets what is known of the page around `address`.
     pub(crate) fn clear_page(&mut self, address: u64) {
-        let (word, bit) = filter(address);
-        if self.pages[word] & bit == 0 {
+        // Most fences are of pages that hold data.
+        if !self.pages.remove(&(address / PAGE_SIZE)) {
             return;
         }
         let page = address & !(PAGE_SIZE - 1);
@@ -88,11 +92,6 @@ impl Jumps {
             }
         }
     }
-}
-
-fn filter(address: u64) -> (usize, u64) {
-    let page = (address / PAGE_SIZE) as usize % 4096;
-    (page / 64, 1 << (page % 64))
 }
 
 #[cfg(test)]

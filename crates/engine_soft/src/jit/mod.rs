@@ -38,5 +38,5 @@ pub use compiler::{Compiler, CompilerConfig, CompilerReport};
 pub use generator::CompileError;
 
 pub(crate) use compiler::{Answer, Place, Request};
-pub(crate) use units::{Units, enter};
 pub(crate) use operands::writes_integer;
+pub(crate) use units::{Units, enter};

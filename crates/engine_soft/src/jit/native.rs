@@ -38,9 +38,9 @@ impl BusPointer {
     pub(crate) fn to(bus: &dyn Bus) -> Self {
         // SAFETY: only the lifetime changes; the caller of `get` vouches.
         Self(Some(unsafe {
-            std::mem::transmute::<NonNull<dyn Bus + '_>, NonNull<dyn Bus + 'static>>(
-                NonNull::from(bus),
-            )
+            std::mem::transmute::<NonNull<dyn Bus + '_>, NonNull<dyn Bus + 'static>>(NonNull::from(
+                bus,
+            ))
         }))
     }
 

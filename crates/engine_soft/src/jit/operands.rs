@@ -79,10 +79,7 @@ impl Operands {
 
 pub(crate) fn is_fused(op: Op) -> bool {
     use Op::{FmaddD, FmaddS, FmsubD, FmsubS, FnmaddD, FnmaddS, FnmsubD, FnmsubS};
-    matches!(
-        op,
-        FmaddS | FmsubS | FnmsubS | FnmaddS | FmaddD | FmsubD | FnmsubD | FnmaddD
-    )
+    matches!(op, FmaddS | FmsubS | FnmsubS | FnmaddS | FmaddD | FmsubD | FnmsubD | FnmaddD)
 }
 
 /// Whether the instruction is one of F or D.

@@ -15,7 +15,7 @@ use super::operands::{Operands, Registers};
 pub(crate) type PageBytes = [u8; PAGE_SIZE as usize];
 
 /// Instructions in a unit, at most: the nearest to its entry.
-const MAX_INSTS: usize = 320;
+const MAX_INSTS: usize = 128;
 
 /// How a block ends. Offsets are from the page's start and may lie outside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,12 +66,8 @@ impl Region {
             .filter(|start| insts.contains_key(start) || is_left_out(page, **start))
             .map(|start| block(page, *start, &starts, &insts))
             .collect();
-        let mut region = Self {
-            by_start: BTreeMap::new(),
-            blocks,
-            live: Registers::NONE,
-            returns: Vec::new(),
-        };
+        let mut region =
+            Self { by_start: BTreeMap::new(), blocks, live: Registers::NONE, returns: Vec::new() };
         let first = region.blocks.iter().position(|block| block.start == entry)?;
         region.blocks.swap(0, first);
         if region.blocks[0].insts.is_empty() {
@@ -303,8 +299,5 @@ pub(crate) fn is_branch(op: Op) -> bool {
 }
 
 pub(crate) fn is_csr(op: Op) -> bool {
-    matches!(
-        op,
-        Op::Csrrw | Op::Csrrs | Op::Csrrc | Op::Csrrwi | Op::Csrrsi | Op::Csrrci
-    )
+    matches!(op, Op::Csrrw | Op::Csrrs | Op::Csrrc | Op::Csrrwi | Op::Csrrsi | Op::Csrrci)
 }

@@ -98,9 +98,7 @@ pub(crate) unsafe extern "C" fn locate(cpu: *mut Cpu, address: u64, size: u64) {
     let access = if size & FOR_STORE != 0 { Access::Store } else { Access::Load };
     // SAFETY: called by compiled code only.
     unsafe {
-        with(cpu, |cpu| {
-            cpu.locate_atomic(address, size & 0xFF, access).map(|host| host as u64)
-        });
+        with(cpu, |cpu| cpu.locate_atomic(address, size & 0xFF, access).map(|host| host as u64));
     }
 }
 

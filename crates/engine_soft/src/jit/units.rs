@@ -90,4 +90,3 @@ pub(crate) fn enter(
     let executed = (budget as i64).wrapping_sub(cpu.native.left) as u64;
     Outcome { status, retired: executed, cost: executed.div_ceil(SPEED).min(left) }
 }
-

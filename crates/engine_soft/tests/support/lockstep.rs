@@ -114,7 +114,13 @@ impl Program {
             program.segment(random);
         }
         for register in 0..32 {
-            program.word(0x27 | 3 << 12 | DATA_BASE << 15 | register << 20 | (register * 8 & 31) << 7 | (register * 8 >> 5) << 25);
+            program.word(
+                0x27 | 3 << 12
+                    | DATA_BASE << 15
+                    | register << 20
+                    | (register * 8 & 31) << 7
+                    | (register * 8 >> 5) << 25,
+            );
         }
         program.word(csrrs(10, 0x003, ZERO));
         program.word(ecall());
@@ -207,7 +213,22 @@ impl Program {
         loop {
             let bits = random.next() as u16;
             let inst = riscv::decode(bits.into());
-            let computes = matches!(inst.op, Op::Addi | Op::Addiw | Op::Add | Op::Sub | Op::Xor | Op::And | Op::Or | Op::Slli | Op::Srli | Op::Srai | Op::Lui | Op::Addw | Op::Subw);
+            let computes = matches!(
+                inst.op,
+                Op::Addi
+                    | Op::Addiw
+                    | Op::Add
+                    | Op::Sub
+                    | Op::Xor
+                    | Op::And
+                    | Op::Or
+                    | Op::Slli
+                    | Op::Srli
+                    | Op::Srai
+                    | Op::Lui
+                    | Op::Addw
+                    | Op::Subw
+            );
             if bits & 3 != 3 && computes && (inst.rd < 20 || inst.rd == Inst::SINK) {
                 return self.half(bits);
             }
@@ -227,7 +248,8 @@ impl Program {
 
     /// A call of a function that lies on the way.
     fn call(&mut self, random: &mut Random) {
-        let body: Vec<u32> = (0..1 + random.below(3)).map(|_| valid(random, &[0x13, 0x33])).collect();
+        let body: Vec<u32> =
+            (0..1 + random.below(3)).map(|_| valid(random, &[0x13, 0x33])).collect();
         let length = 4 * body.len() as i32;
         // Over the function, then back into it.
         self.word(jal(ZERO, length + 8));
@@ -400,7 +422,10 @@ fn storage(program: &Program, seed: u64) -> Arc<StorageWindow> {
     store(ROOT + 0x1000, entry(ROOT + 0x2000, 0));
     for page in 0..8 {
         let rights = [0xC6, 0xC6, 0xC2, 0, 0xC6, 0x06, 0xC6, 0xD6][page as usize];
-        store(ROOT + 0x2000 + 8 * page, if rights == 0 { 0 } else { entry(DATA + 0x4000 + page * 0x1000, rights) });
+        store(
+            ROOT + 0x2000 + 8 * page,
+            if rights == 0 { 0 } else { entry(DATA + 0x4000 + page * 0x1000, rights) },
+        );
     }
     window
 }

@@ -4,12 +4,12 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self, BlockArg, InstBuilder, Value, types::I64};
 use riscv::{Inst, Op};
 
+use super::super::jumps;
 use super::super::native::{self, status};
 use super::super::operands::{Operands, Registers};
 use super::super::region::ends_in_return;
 use super::super::runtime::pack;
 use super::super::stubs::Helper;
-use super::super::jumps;
 use super::{Unit, memory};
 
 /// Places a return within the unit is compared with, at most.
@@ -262,13 +262,7 @@ impl Unit<'_> {
         let hit = self.builder.ins().icmp(IntCC::Equal, found, pc);
         let there = self.builder.create_block();
         let go_on = self.number(status::GO_ON as i64);
-        self.builder.ins().brif(
-            hit,
-            there,
-            &[],
-            self.out,
-            &[pc.into(), left.into(), go_on.into()],
-        );
+        self.builder.ins().brif(hit, there, &[], self.out, &[pc.into(), left.into(), go_on.into()]);
         self.builder.switch_to_block(there);
         let code = self.builder.ins().load(I64, memory(), entry, jumps::ENTRY_CODE);
         let signature = self.builder.import_signature(super::unit_signature());

@@ -2,9 +2,9 @@
 //!
 //! The host's flags accrue exactly as the guest's (see [`flags`]), once they
 //! are armed and while rounding is to nearest even, which arming checks. What
-//! differs is the NaN: a result that is one is computed again in software,
-//! which also raises what that raises; so is every instruction that the host
-//! has no like of.
+//! differs is the NaN: where the result is one the interpreter executes the
+//! instruction again, in software, which also raises what that raises. What the
+//! host has no like of is done in software too.
 //!
 //! [`flags`]: super::super::flags
 
@@ -14,7 +14,7 @@ use riscv::fp::Rounding;
 use riscv::{Inst, Op};
 use types::{F32, F64, I32, I64};
 
-use super::super::native;
+use super::super::native::{self, status};
 use super::super::operands::{has_second, is_fused, reads_integer, writes_integer};
 use super::super::runtime::pack;
 use super::super::stubs::Helper;
@@ -140,41 +140,22 @@ impl Unit<'_> {
         }
     }
 
-    /// `value`, or where `odd` what software makes of the instruction.
-    fn unless(&mut self, odd: Value, inst: Inst, value: Value) -> Value {
-        let kind = self.builder.func.dfg.value_type(value);
-        self.unless_then(odd, inst, kind, |_| value)
-    }
-
-    /// What `otherwise` computes, or where `odd` what software makes of the
-    /// instruction.
-    fn unless_then(
-        &mut self,
-        odd: Value,
-        inst: Inst,
-        kind: Type,
-        otherwise: impl FnOnce(&mut Self) -> Value,
-    ) -> Value {
-        let (cold, hot) = (self.cold_block(), self.builder.create_block());
-        let on = self.builder.create_block();
-        let result = self.builder.append_block_param(on, kind);
-        self.builder.ins().brif(odd, cold, &[], hot, &[]);
-        self.begin(hot);
-        let value = otherwise(self);
-        self.builder.ins().jump(on, &[value.into()]);
+    /// Leaves the instruction to the interpreter where `odd`.
+    fn unless(&mut self, odd: Value) {
+        let (cold, on) = (self.cold_block(), self.builder.create_block());
+        self.builder.ins().brif(odd, cold, &[], on, &[]);
         self.begin(cold);
-        self.call_software(inst);
-        // A single is the low half.
-        let other = self.from_cpu(kind, native::VALUE);
-        self.builder.ins().jump(on, &[other.into()]);
+        let status = self.number(status::INTERPRET as i64);
+        let exit = self.exit(status);
+        self.builder.ins().jump(exit.block, &exit.arguments);
+        self.fill_exit(exit);
         self.begin(on);
-        result
     }
 
-    /// `value`, which the host computed, if it is a number.
-    fn number_or_software(&mut self, inst: Inst, value: Value) -> Value {
+    /// Goes on if `value`, which the host computed, is a number.
+    fn unless_nan(&mut self, value: Value) {
         let nan = self.builder.ins().fcmp(FloatCC::Unordered, value, value);
-        self.unless(nan, inst, value)
+        self.unless(nan);
     }
 
     fn set_float(&mut self, register: u8, kind: Type, value: Value) {
@@ -195,14 +176,22 @@ impl Unit<'_> {
         }
         let kind = format(inst.op);
         match inst.op {
-            Op::FaddS | Op::FaddD => self.binary(inst, kind, |unit, a, b| unit.builder.ins().fadd(a, b)),
-            Op::FsubS | Op::FsubD => self.binary(inst, kind, |unit, a, b| unit.builder.ins().fsub(a, b)),
-            Op::FmulS | Op::FmulD => self.binary(inst, kind, |unit, a, b| unit.builder.ins().fmul(a, b)),
-            Op::FdivS | Op::FdivD => self.binary(inst, kind, |unit, a, b| unit.builder.ins().fdiv(a, b)),
+            Op::FaddS | Op::FaddD => {
+                self.binary(inst, kind, |unit, a, b| unit.builder.ins().fadd(a, b))
+            }
+            Op::FsubS | Op::FsubD => {
+                self.binary(inst, kind, |unit, a, b| unit.builder.ins().fsub(a, b))
+            }
+            Op::FmulS | Op::FmulD => {
+                self.binary(inst, kind, |unit, a, b| unit.builder.ins().fmul(a, b))
+            }
+            Op::FdivS | Op::FdivD => {
+                self.binary(inst, kind, |unit, a, b| unit.builder.ins().fdiv(a, b))
+            }
             Op::FsqrtS | Op::FsqrtD => {
                 let a = self.source(inst.rs1, kind);
                 let root = ins!().sqrt(a);
-                let root = self.number_or_software(inst, root);
+                self.unless_nan(root);
                 self.set_float(inst.rd, kind, root);
             }
             op if is_fused(op) => self.fused(inst, kind),
@@ -242,13 +231,13 @@ impl Unit<'_> {
             Op::FcvtSD => {
                 let a = self.f(inst.rs1);
                 let value = ins!().fdemote(F32, a);
-                let value = self.number_or_software(inst, value);
+                self.unless_nan(value);
                 self.set_single(inst.rd, value);
             }
             Op::FcvtDS => {
                 let a = self.single(inst.rs1);
                 let value = ins!().fpromote(F64, a);
-                let value = self.number_or_software(inst, value);
+                self.unless_nan(value);
                 self.set_f(inst.rd, value);
             }
             Op::FcvtWS | Op::FcvtWD => self.to_integer(inst, kind, I32),
@@ -292,7 +281,7 @@ impl Unit<'_> {
     ) {
         let (a, b) = (self.source(inst.rs1, kind), self.source(inst.rs2(), kind));
         let value = operation(self, a, b);
-        let value = self.number_or_software(inst, value);
+        self.unless_nan(value);
         self.set_float(inst.rd, kind, value);
     }
 
@@ -307,7 +296,7 @@ impl Unit<'_> {
         let a = if negate_product { self.builder.ins().fneg(a) } else { a };
         let c = if negate_addend { self.builder.ins().fneg(c) } else { c };
         let value = self.builder.ins().fma(a, b, c);
-        let value = self.number_or_software(inst, value);
+        self.unless_nan(value);
         self.set_float(inst.rd, kind, value);
     }
 
@@ -316,12 +305,22 @@ impl Unit<'_> {
     fn chosen(&mut self, inst: Inst, kind: Type, condition: FloatCC) {
         let (a, b) = (self.source(inst.rs1, kind), self.source(inst.rs2(), kind));
         let odd = self.builder.ins().fcmp(FloatCC::UnorderedOrEqual, a, b);
-        // Only now: the host's minimum raises flags for a NaN.
-        let value = self.unless_then(odd, inst, kind, |unit| {
-            let first = unit.builder.ins().fcmp(condition, a, b);
-            unit.builder.ins().select(first, a, b)
-        });
-        self.set_float(inst.rd, kind, value);
+        let (cold, hot) = (self.cold_block(), self.builder.create_block());
+        let on = self.builder.create_block();
+        let result = self.builder.append_block_param(on, kind);
+        self.builder.ins().brif(odd, cold, &[], hot, &[]);
+        // Only here: the host's minimum raises flags for a NaN.
+        self.begin(hot);
+        let first = self.builder.ins().fcmp(condition, a, b);
+        let value = self.builder.ins().select(first, a, b);
+        self.builder.ins().jump(on, &[value.into()]);
+        self.begin(cold);
+        self.call_software(inst);
+        // A single is the low half.
+        let value = self.from_cpu(kind, native::VALUE);
+        self.builder.ins().jump(on, &[value.into()]);
+        self.begin(on);
+        self.set_float(inst.rd, kind, result);
     }
 
     /// A comparison that raises NV for any NaN, which the host's does not.
@@ -330,7 +329,7 @@ impl Unit<'_> {
         let odd = self.builder.ins().fcmp(FloatCC::Unordered, a, b);
         let holds = self.builder.ins().fcmp(condition, a, b);
         let value = self.builder.ins().uextend(I64, holds);
-        let value = self.unless(odd, inst, value);
+        self.unless(odd);
         self.set_x(inst.rd, value);
     }
 
@@ -338,11 +337,9 @@ impl Unit<'_> {
     /// result saturates; only a NaN's is another.
     fn to_integer(&mut self, inst: Inst, kind: Type, integer: Type) {
         let a = self.source(inst.rs1, kind);
-        let nan = self.builder.ins().fcmp(FloatCC::Unordered, a, a);
+        self.unless_nan(a);
         let value = self.builder.ins().fcvt_to_sint_sat(integer, a);
-        let value =
-            if integer == I32 { self.builder.ins().sextend(I64, value) } else { value };
-        let value = self.unless(nan, inst, value);
+        let value = if integer == I32 { self.builder.ins().sextend(I64, value) } else { value };
         self.set_x(inst.rd, value);
     }
 

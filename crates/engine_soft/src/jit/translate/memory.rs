@@ -84,10 +84,8 @@ impl Unit<'_> {
         within: Within,
         slow: ir::Block,
     ) -> Value {
-        let set = self.from_cpu(
-            I64,
-            if table == Table::Read { native::READ_SET } else { native::WRITE_SET },
-        );
+        let set = self
+            .from_cpu(I64, if table == Table::Read { native::READ_SET } else { native::WRITE_SET });
         let (shift, mask) = (self.number(tlb::INDEX_SHIFT), self.number(tlb::INDEX_MASK));
         let index = self.builder.ins().ushr(address, shift);
         let index = self.builder.ins().band(index, mask);
@@ -268,12 +266,7 @@ impl Unit<'_> {
     }
 
     /// A store of `size` bytes by `fast`, which says what is stored.
-    fn stored(
-        &mut self,
-        inst: Inst,
-        size: i64,
-        fast: impl FnOnce(&mut Self, Value, i32) -> Value,
-    ) {
+    fn stored(&mut self, inst: Inst, size: i64, fast: impl FnOnce(&mut Self, Value, i32) -> Value) {
         let (slow, on) = (self.cold_block(), self.builder.create_block());
         let reached = self.reach(inst, size, Table::Write, slow);
         let value = fast(self, reached.host, reached.offset);

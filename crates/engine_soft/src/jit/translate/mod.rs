@@ -27,10 +27,10 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use riscv::{Inst, Op};
 
 use super::native;
-use groups::Groups;
 use super::operands::Registers;
 use super::region::{End, Region};
 use super::stubs::{Helper, Stubs};
+use groups::Groups;
 use types::{F64, I64};
 
 /// Guest and hart memory: no access of compiled code faults in the host, and
@@ -120,8 +120,9 @@ impl<'a> Unit<'a> {
         stubs: &'a Stubs,
         features: HostFeatures,
     ) -> Self {
-        let registers =
-            (0..64).map(|number| builder.declare_var(if number < 32 { I64 } else { F64 })).collect();
+        let registers = (0..64)
+            .map(|number| builder.declare_var(if number < 32 { I64 } else { F64 }))
+            .collect();
         let left = builder.declare_var(I64);
         let entry = builder.create_block();
         builder.append_block_params_for_function_params(entry);
