@@ -251,11 +251,12 @@ impl CodeCache {
         let page = pc & !(PAGE_SIZE - 1);
         let lookup = self.lookups[lookup_index(cpu, pc)];
         if lookup.tag == page {
-            if let Some(code) = self.pages.get_mut(lookup.slot as usize) {
-                if code.physical == lookup.physical && code.epoch == self.epoch {
-                    code.referenced = true;
-                    return Ok(lookup.slot);
-                }
+            if let Some(code) = self.pages.get_mut(lookup.slot as usize)
+                && code.physical == lookup.physical
+                && code.epoch == self.epoch
+            {
+                code.referenced = true;
+                return Ok(lookup.slot);
             }
             if let Some(slot) = self.page(cpu, lookup.physical) {
                 self.lookups[lookup_index(cpu, pc)].slot = slot;

@@ -142,7 +142,7 @@ impl Cpu {
     /// now, for want of a host processor, spinning on would keep it waiting.
     pub(crate) fn pause(&mut self) {
         self.pauses = self.pauses.wrapping_add(1);
-        if self.pauses % PAUSES_PER_YIELD == 0 {
+        if self.pauses.is_multiple_of(PAUSES_PER_YIELD) {
             std::thread::yield_now();
         }
         std::hint::spin_loop();
@@ -248,7 +248,7 @@ impl Cpu {
         address: u64,
         bus: &dyn Bus,
     ) -> Result<u64, Faulted> {
-        if address % T::SIZE != 0 {
+        if !address.is_multiple_of(T::SIZE) {
             return self.load_misaligned(address, T::SIZE);
         }
         match self.locate(address, Access::Load)? {
@@ -286,7 +286,7 @@ impl Cpu {
         value: u64,
         bus: &dyn Bus,
     ) -> Result<(), Faulted> {
-        if address % T::SIZE != 0 {
+        if !address.is_multiple_of(T::SIZE) {
             return self.store_misaligned(address, T::SIZE, value);
         }
         match self.locate(address, Access::Store)? {
@@ -355,7 +355,7 @@ impl Cpu {
         size: u64,
         access: Access,
     ) -> Result<Host, Faulted> {
-        if address % size != 0 {
+        if !address.is_multiple_of(size) {
             let exception = match access {
                 Access::Store => Exception::StoreMisaligned,
                 Access::Load | Access::Fetch => Exception::LoadMisaligned,

@@ -19,6 +19,7 @@
 //!
 //! Invariant: nothing here is told of a relocation. The window's host address
 //! never changes, and decoded pages are copies checked at each `fence.i`.
+//! Compiled code holds host addresses from the TLB at most until it is left.
 //!
 //! Invariant: a storage key's reference and change bits are set when a
 //! translation enters the TLB, not at each access. Whoever clears them asks

@@ -206,7 +206,7 @@ impl RiscvVcpu for SoftVcpu {
     }
 
     fn set_x(&mut self, index: usize, value: u64) {
-        if index % 32 != 0 {
+        if !index.is_multiple_of(32) {
             self.cpu.x[index % 32] = value;
         }
     }

@@ -1,5 +1,6 @@
 //! The other tests of this folder once more, with everything compiled before
 //! it is executed first.
+#![expect(clippy::duplicate_mod, reason = "each of the files is a test of its own, too")]
 
 #[path = "interrupts.rs"]
 mod interrupts;

@@ -291,10 +291,8 @@ impl Worker {
         let mut hasher = DefaultHasher::new();
         page.hash(&mut hasher);
         let key = hasher.finish();
-        if let Some(known) = self.known(key, &page) {
-            if let Some(unit) = known.units.get(&entry) {
-                return unit.clone();
-            }
+        if let Some(unit) = self.known(key, &page).and_then(|known| known.units.get(&entry)) {
+            return unit.clone();
         }
         let unit = self.compile(&page, entry);
         if self.known(key, &page).is_none() {

@@ -118,8 +118,8 @@ impl Program {
                 0x27 | 3 << 12
                     | DATA_BASE << 15
                     | register << 20
-                    | (register * 8 & 31) << 7
-                    | (register * 8 >> 5) << 25,
+                    | ((register * 8) & 31) << 7
+                    | ((register * 8) >> 5) << 25,
             );
         }
         program.word(csrrs(10, 0x003, ZERO));

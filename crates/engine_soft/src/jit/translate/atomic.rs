@@ -71,7 +71,7 @@ impl Unit<'_> {
             Helper::Locate,
             on,
             |unit| vec![address, unit.number(size | store)],
-            |unit| vec![unit.from_cpu(I64, native::VALUE)],
+            |unit| vec![unit.fetch(I64, native::VALUE)],
         );
         self.begin(on);
         located
@@ -104,19 +104,19 @@ impl Unit<'_> {
             (value, value)
         };
         let size = self.number(kind.bytes().into());
-        self.to_cpu(host, native::RESERVED_HOST);
-        self.to_cpu(size, native::RESERVED_SIZE);
-        self.to_cpu(unsigned, native::RESERVED_VALUE);
+        self.put(host, native::RESERVED_HOST);
+        self.put(size, native::RESERVED_SIZE);
+        self.put(unsigned, native::RESERVED_VALUE);
         self.set_x(inst.rd, signed);
     }
 
     fn store_conditional(&mut self, inst: Inst) {
         let host = self.located(inst, Table::Write);
         let kind = if is_word(inst.op) { I32 } else { I64 };
-        let held = self.from_cpu(I64, native::RESERVED_HOST);
-        let held_size = self.from_cpu(I64, native::RESERVED_SIZE);
+        let held = self.fetch(I64, native::RESERVED_HOST);
+        let held_size = self.fetch(I64, native::RESERVED_SIZE);
         let none = self.number(0);
-        self.to_cpu(none, native::RESERVED_HOST);
+        self.put(none, native::RESERVED_HOST);
         let size = self.number(kind.bytes().into());
         let same = self.builder.ins().icmp(IntCC::Equal, held, host);
         let as_wide = self.builder.ins().icmp(IntCC::Equal, held_size, size);
@@ -126,7 +126,7 @@ impl Unit<'_> {
         let failed = self.number(1);
         self.builder.ins().brif(valid, attempt, &[], on, &[failed.into()]);
         self.begin(attempt);
-        let expected = self.from_cpu(kind, native::RESERVED_VALUE);
+        let expected = self.fetch(kind, native::RESERVED_VALUE);
         let value = self.x(inst.rs2());
         let value = self.operand(inst, value);
         let flags = memory().with_aligned();

@@ -17,14 +17,14 @@ const MAX_RETURNS: usize = 4;
 
 impl Unit<'_> {
     /// Registers that differ from their homes, with their values.
-    fn changed(&mut self) -> Vec<(usize, Value)> {
+    fn changed(&mut self) -> Changed {
         let dirty = self.dirty;
         dirty.iter().map(|number| (number, self.builder.use_var(self.registers[number]))).collect()
     }
 
     fn write_home(&mut self, changed: &[(usize, Value)]) {
         for (number, value) in changed {
-            self.to_cpu(*value, native::register(*number));
+            self.put(*value, native::register(*number));
         }
     }
 
@@ -217,7 +217,7 @@ impl Unit<'_> {
         let (packed, pc) = (self.number(pack(inst) as i64), self.pc_of(self.at));
         let left = self.left_here();
         self.call(Helper::Csr, &[packed, operand, pc, left]);
-        let status = self.from_cpu(I64, native::STATUS);
+        let status = self.fetch(I64, native::STATUS);
         let (trouble, on) = (self.cold_block(), self.builder.create_block());
         self.builder.ins().brif(status, trouble, &[], on, &[]);
 
@@ -234,7 +234,7 @@ impl Unit<'_> {
         let dirty = self.dirty;
         let mut changed = self.changed();
         if let Some(rd) = Operands::of(inst).writes.iter().next() {
-            let value = self.from_cpu(I64, native::VALUE);
+            let value = self.fetch(I64, native::VALUE);
             changed.retain(|(number, _)| *number != rd);
             changed.push((rd, value));
         }
@@ -245,7 +245,7 @@ impl Unit<'_> {
 
         self.builder.switch_to_block(on);
         self.dirty = dirty;
-        let value = self.from_cpu(I64, native::VALUE);
+        let value = self.fetch(I64, native::VALUE);
         self.set_x(inst.rd, value);
     }
 
@@ -253,7 +253,7 @@ impl Unit<'_> {
     pub(super) fn finish_ways_out(&mut self) {
         self.builder.switch_to_block(self.onward);
         let [pc, left] = [0, 1].map(|index| self.builder.block_params(self.onward)[index]);
-        let table = self.from_cpu(I64, native::TABLE);
+        let table = self.fetch(I64, native::TABLE);
         let (three, mask) = (self.number(3), self.number(jumps::INDEX_MASK as i64));
         let index = self.builder.ins().ishl(pc, three);
         let index = self.builder.ins().band(index, mask);
@@ -270,18 +270,21 @@ impl Unit<'_> {
 
         self.builder.switch_to_block(self.out);
         let [pc, left, status] = [0, 1, 2].map(|index| self.builder.block_params(self.out)[index]);
-        self.to_cpu(pc, native::PC);
-        self.to_cpu(left, native::LEFT);
+        self.put(pc, native::PC);
+        self.put(left, native::LEFT);
         self.builder.ins().return_(&[status]);
     }
 }
+
+/// Registers by number, and their values.
+type Changed = Vec<(usize, Value)>;
 
 /// See [`Unit::exit`].
 pub(super) struct Exit {
     pub(super) block: ir::Block,
     pub(super) arguments: [BlockArg; 3],
     /// Registers to write home, if the block is still to be filled.
-    changed: Option<Vec<(usize, Value)>>,
+    changed: Option<Changed>,
     /// Where that block goes on, and what that writes home if it too is new.
-    tail: Option<(ir::Block, Option<Vec<(usize, Value)>>)>,
+    tail: Option<(ir::Block, Option<Changed>)>,
 }

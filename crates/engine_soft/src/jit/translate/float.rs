@@ -46,7 +46,7 @@ impl Unit<'_> {
         if std::mem::replace(&mut self.armed, true) {
             return;
         }
-        let armed = self.from_cpu(I64, native::FLOAT_ARMED);
+        let armed = self.fetch(I64, native::FLOAT_ARMED);
         let (slow, on) = (self.cold_block(), self.builder.create_block());
         self.builder.ins().brif(armed, on, &[], slow, &[]);
         self.call_slowly(slow, Helper::Arm, on, |_| Vec::new(), |_| Vec::new());
@@ -132,10 +132,10 @@ impl Unit<'_> {
     fn in_software(&mut self, inst: Inst) {
         self.call_software(inst);
         if writes_integer(inst.op) {
-            let value = self.from_cpu(I64, native::VALUE);
+            let value = self.fetch(I64, native::VALUE);
             self.set_x(inst.rd, value);
         } else {
-            let value = self.from_cpu(F64, native::VALUE);
+            let value = self.fetch(F64, native::VALUE);
             self.set_f(inst.rd, value);
         }
     }
@@ -177,16 +177,16 @@ impl Unit<'_> {
         let kind = format(inst.op);
         match inst.op {
             Op::FaddS | Op::FaddD => {
-                self.binary(inst, kind, |unit, a, b| unit.builder.ins().fadd(a, b))
+                self.binary(inst, kind, |unit, a, b| unit.builder.ins().fadd(a, b));
             }
             Op::FsubS | Op::FsubD => {
-                self.binary(inst, kind, |unit, a, b| unit.builder.ins().fsub(a, b))
+                self.binary(inst, kind, |unit, a, b| unit.builder.ins().fsub(a, b));
             }
             Op::FmulS | Op::FmulD => {
-                self.binary(inst, kind, |unit, a, b| unit.builder.ins().fmul(a, b))
+                self.binary(inst, kind, |unit, a, b| unit.builder.ins().fmul(a, b));
             }
             Op::FdivS | Op::FdivD => {
-                self.binary(inst, kind, |unit, a, b| unit.builder.ins().fdiv(a, b))
+                self.binary(inst, kind, |unit, a, b| unit.builder.ins().fdiv(a, b));
             }
             Op::FsqrtS | Op::FsqrtD => {
                 let a = self.source(inst.rs1, kind);
@@ -240,10 +240,10 @@ impl Unit<'_> {
                 self.unless_nan(value);
                 self.set_f(inst.rd, value);
             }
-            Op::FcvtWS | Op::FcvtWD => self.to_integer(inst, kind, I32),
-            Op::FcvtLS | Op::FcvtLD => self.to_integer(inst, kind, I64),
+            Op::FcvtWS | Op::FcvtWD => self.truncated(inst, kind, I32),
+            Op::FcvtLS | Op::FcvtLD => self.truncated(inst, kind, I64),
             Op::FcvtSW | Op::FcvtDW | Op::FcvtSWu | Op::FcvtDWu | Op::FcvtSL | Op::FcvtDL => {
-                self.from_integer(inst, kind);
+                self.converted(inst, kind);
             }
             Op::FmvXD => {
                 let a = self.f(inst.rs1);
@@ -317,7 +317,7 @@ impl Unit<'_> {
         self.begin(cold);
         self.call_software(inst);
         // A single is the low half.
-        let value = self.from_cpu(kind, native::VALUE);
+        let value = self.fetch(kind, native::VALUE);
         self.builder.ins().jump(on, &[value.into()]);
         self.begin(on);
         self.set_float(inst.rd, kind, result);
@@ -335,7 +335,7 @@ impl Unit<'_> {
 
     /// Towards zero. Out of range the host raises what RISC-V does, and the
     /// result saturates; only a NaN's is another.
-    fn to_integer(&mut self, inst: Inst, kind: Type, integer: Type) {
+    fn truncated(&mut self, inst: Inst, kind: Type, integer: Type) {
         let a = self.source(inst.rs1, kind);
         self.unless_nan(a);
         let value = self.builder.ins().fcvt_to_sint_sat(integer, a);
@@ -343,7 +343,7 @@ impl Unit<'_> {
         self.set_x(inst.rd, value);
     }
 
-    fn from_integer(&mut self, inst: Inst, kind: Type) {
+    fn converted(&mut self, inst: Inst, kind: Type) {
         let x = self.x(inst.rs1);
         let value = match inst.op {
             Op::FcvtSW | Op::FcvtDW => self.builder.ins().ireduce(I32, x),

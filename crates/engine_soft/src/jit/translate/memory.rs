@@ -85,7 +85,7 @@ impl Unit<'_> {
         slow: ir::Block,
     ) -> Value {
         let set = self
-            .from_cpu(I64, if table == Table::Read { native::READ_SET } else { native::WRITE_SET });
+            .fetch(I64, if table == Table::Read { native::READ_SET } else { native::WRITE_SET });
         let (shift, mask) = (self.number(tlb::INDEX_SHIFT), self.number(tlb::INDEX_MASK));
         let index = self.builder.ins().ushr(address, shift);
         let index = self.builder.ins().band(index, mask);
@@ -126,7 +126,7 @@ impl Unit<'_> {
         self.begin(slow);
         let arguments = arguments(self);
         self.call(helper, &arguments);
-        let status = self.from_cpu(I64, native::STATUS);
+        let status = self.fetch(I64, native::STATUS);
         let values = results(self);
         let exit = self.exit(status);
         let passed: Vec<ir::BlockArg> = values.into_iter().map(Into::into).collect();
@@ -196,7 +196,7 @@ impl Unit<'_> {
             }
         };
         let slow = |unit: &mut Self| {
-            let value = unit.from_cpu(I64, native::VALUE);
+            let value = unit.fetch(I64, native::VALUE);
             let narrow = match op {
                 Op::Lb => I8,
                 Op::Lh => I16,
@@ -216,7 +216,7 @@ impl Unit<'_> {
             8,
             F64,
             |unit, host, offset| unit.builder.ins().load(F64, memory(), host, offset),
-            |unit| unit.from_cpu(F64, native::VALUE),
+            |unit| unit.fetch(F64, native::VALUE),
         );
         self.set_f(inst.rd, value);
     }
@@ -227,7 +227,7 @@ impl Unit<'_> {
             4,
             F32,
             |unit, host, offset| unit.builder.ins().load(F32, memory(), host, offset),
-            |unit| unit.from_cpu(F32, native::VALUE),
+            |unit| unit.fetch(F32, native::VALUE),
         );
         self.set_single(inst.rd, value);
     }

@@ -183,7 +183,7 @@ impl<'a> Unit<'a> {
         self.builder.switch_to_block(body);
         for number in self.region.live.iter() {
             let kind = if number < 32 { I64 } else { F64 };
-            let value = self.from_cpu(kind, native::register(number));
+            let value = self.fetch(kind, native::register(number));
             self.builder.def_var(self.registers[number], value);
         }
         self.builder.ins().jump(self.blocks[0], &[]);
@@ -290,11 +290,11 @@ impl<'a> Unit<'a> {
         self.exit = None;
     }
 
-    fn from_cpu(&mut self, kind: Type, offset: i32) -> Value {
+    fn fetch(&mut self, kind: Type, offset: i32) -> Value {
         self.builder.ins().load(kind, memory(), self.cpu, offset)
     }
 
-    fn to_cpu(&mut self, value: Value, offset: i32) {
+    fn put(&mut self, value: Value, offset: i32) {
         self.builder.ins().store(memory(), value, self.cpu, offset);
     }
 
