@@ -301,3 +301,6 @@ pub(crate) fn is_branch(op: Op) -> bool {
 pub(crate) fn is_csr(op: Op) -> bool {
     matches!(op, Op::Csrrw | Op::Csrrs | Op::Csrrc | Op::Csrrwi | Op::Csrrsi | Op::Csrrci)
 }
+
+#[cfg(test)]
+mod tests;
