@@ -317,18 +317,11 @@ impl Worker {
     }
 
     fn compile(&mut self, page: &PageBytes, entry: u16) -> Option<Unit> {
-        // What the generator refuses the interpreter executes.
-        let t = std::time::Instant::now();
-        let code = self.generator.unit(&self.stubs, page, entry.into())?.ok()?;
-        if std::env::var_os("JITLOG").is_some() {
-            eprintln!(
-                "UNIT {} us {} bytes {} n {}",
-                entry,
-                t.elapsed().as_micros(),
-                code.len(),
-                self.state.units.load(Ordering::Relaxed)
-            );
-        }
+        let code = match self.generator.unit(&self.stubs, page, entry.into())? {
+            Ok(code) => code,
+            // What the generator refuses the interpreter executes.
+            Err(_) => return None,
+        };
         let address = match self.arena.add(&[&code]) {
             Some(addresses) => addresses[0],
             None => {
