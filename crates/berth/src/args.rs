@@ -404,7 +404,11 @@ pub(crate) enum BenchCommand {
     /// `cpu.boot_vs_qemu` is a ratio of times (below 1 is faster than QEMU),
     /// `cpu.speed_vs_qemu.PROGRAM` one of speeds (above 1 is faster).
     #[command(after_help = "Example:\n  berth bench cpu --json")]
-    Cpu,
+    Cpu {
+        /// Interpret guest code, compile none of it
+        #[arg(long)]
+        interpret: bool,
+    },
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

@@ -30,6 +30,8 @@ pub(crate) struct Guest {
     pub(crate) initrd: PathBuf,
     /// Kernel command line without a console: each side adds its own.
     pub(crate) command_line: String,
+    /// Whether Berth compiles hot code.
+    pub(crate) compile: bool,
 }
 
 /// Both show what the kernel says from its first line on.
@@ -126,6 +128,7 @@ fn in_berth(guest: &Guest) -> Result<Transcript, CpuBenchError> {
         name: "bench".into(),
         vcpus: 1,
         host_cpus: None,
+        compile: guest.compile,
         kernel: guest.kernel.clone(),
         initrd: Some(guest.initrd.clone()),
         command_line: format!("{BERTH_CONSOLE} {}", guest.command_line),

@@ -28,7 +28,9 @@ pub(crate) fn bench(global: &Global, command: &BenchCommand) -> Result<(), Failu
             let guest = if *no_guests { None } else { Some(moving_guest()?) };
             moves::run(*rounds as usize, guest.as_ref(), &note).map_err(Failed::from)?
         }
-        BenchCommand::Cpu => cpu::run(&guest()?, &note).map_err(Failed::from)?,
+        BenchCommand::Cpu { interpret } => {
+            cpu::run(&guest(!interpret)?, &note).map_err(Failed::from)?
+        }
     };
     if global.json {
         print_json(&rows);
@@ -39,12 +41,17 @@ pub(crate) fn bench(global: &Global, command: &BenchCommand) -> Result<(), Failu
 }
 
 /// The guest that runs the programs, built the first time.
-fn guest() -> Result<cpu::Guest, Failure> {
+fn guest(compile: bool) -> Result<cpu::Guest, Failure> {
     let store = crate::up::store()?;
     let progress = Terminal::new("bench");
     let image = store.ensure(&image::Recipe::find("minimal")?, &progress)?;
     let boot = store.bench_initrd(&image, &progress)?;
-    Ok(cpu::Guest { kernel: boot.kernel, initrd: boot.initrd, command_line: boot.command_line })
+    Ok(cpu::Guest {
+        kernel: boot.kernel,
+        initrd: boot.initrd,
+        command_line: boot.command_line,
+        compile,
+    })
 }
 
 /// The guest that is moved: any image's kernel and agent.

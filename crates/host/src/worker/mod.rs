@@ -191,6 +191,7 @@ fn machine_config(config: &WorkerConfig) -> MachineConfig {
         name: config.name.clone(),
         vcpus: config.vcpus,
         host_cpus: config.pin.clone(),
+        compile: true,
         kernel: config.kernel.clone(),
         initrd: config.initrd.clone(),
         command_line: config.command_line.clone(),
