@@ -37,8 +37,8 @@ fn step(doing: impl Into<String>, remedy: &'static str, result: io::Result<()>) 
 
 const REBUILD: &str = "the image does not fit this agent: build it again";
 
-/// Brings the system up as the kernel command line asks for it.
-pub(crate) fn bring_up() -> Step {
+/// Brings the system up as the kernel command line asks for it, and gives that.
+pub(crate) fn bring_up() -> Result<Options, BootError> {
     kernel_file_systems()?;
     keep_low_descriptors();
     let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
@@ -61,7 +61,7 @@ pub(crate) fn bring_up() -> Step {
     if let Some(disk) = &options.data_disk {
         mount_data(disk)?;
     }
-    Ok(())
+    Ok(options)
 }
 
 /// A part of the system that it can do without: says what is missing.
@@ -73,6 +73,8 @@ fn tell(doing: &str, result: io::Result<()>) {
 
 /// Name under which the agent's program checks the guest instead.
 pub(crate) const SELF_CHECK: &str = "self-check";
+/// Name under which it is a load that writes memory.
+pub(crate) const WRITER: &str = "writer";
 
 fn mount_new(source: &str, target: &str, kind: &str, flags: u64, data: &str) -> io::Result<()> {
     fs::create_dir_all(target)?;
@@ -185,9 +187,11 @@ fn run_time_file_systems() {
     // The agent's own file is in the initramfs, out of everybody's sight by
     // now; this way leads to it all the same.
     let linked = fs::create_dir_all("/run/berth").and_then(|()| {
-        std::os::unix::fs::symlink("/proc/1/exe", format!("/run/berth/{SELF_CHECK}"))
+        [SELF_CHECK, WRITER].iter().try_for_each(|name| {
+            std::os::unix::fs::symlink("/proc/1/exe", format!("/run/berth/{name}"))
+        })
     });
-    tell("making the self-check known", linked);
+    tell("making the agent's other programs known", linked);
 }
 
 fn mount_data(disk: &str) -> Step {

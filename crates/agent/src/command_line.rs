@@ -9,6 +9,8 @@ pub(crate) struct Options {
     pub(crate) data_disk: Option<String>,
     /// `berth.hostname=NAME`.
     pub(crate) hostname: Option<String>,
+    /// `berth.writer=MEBIBYTES[,PAGES_PER_SECOND]`: serve nobody, be that load.
+    pub(crate) writer: Option<(usize, Option<u64>)>,
 }
 
 impl Options {
@@ -21,11 +23,17 @@ impl Options {
                 Some(("berth.root", value)) => options.keep_initramfs = value == "none",
                 Some(("berth.disk", value)) => options.data_disk = given(value),
                 Some(("berth.hostname", value)) => options.hostname = given(value),
+                Some(("berth.writer", value)) => options.writer = load(value),
                 _ => {}
             }
         }
         options
     }
+}
+
+fn load(value: &str) -> Option<(usize, Option<u64>)> {
+    let (mebibytes, rate) = value.split_once(',').map_or((value, None), |(a, b)| (a, Some(b)));
+    Some((mebibytes.parse().ok()?, rate.and_then(|rate| rate.parse().ok())))
 }
 
 fn given(value: &str) -> Option<String> {
@@ -57,6 +65,7 @@ mod tests {
                 keep_initramfs: true,
                 data_disk: Some("/dev/vdb".to_owned()),
                 hostname: Some("lpar1".to_owned()),
+                writer: None,
             }
         );
     }
@@ -64,6 +73,14 @@ mod tests {
     #[test]
     fn nothing_asked_means_a_root_disk_and_nothing_else() {
         assert_eq!(Options::parse("root=/dev/vda berth.disk= berth.hostname"), Options::default());
+    }
+
+    #[test]
+    fn a_load_has_a_size_and_may_have_a_rate() {
+        let writer = |text: &str| Options::parse(text).writer;
+        assert_eq!(writer("berth.writer=160,20000"), Some((160, Some(20_000))));
+        assert_eq!(writer("berth.writer=160"), Some((160, None)));
+        assert_eq!(writer("berth.writer=much"), None);
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! in one loop over `poll`, without threads: the [`link::Link`] to the host
 //! with its messages, each [`command::Command`] with its three pipes, ended
 //! children, and the shell on the console. [`power`] ends the guest.
-//! [`self_check`] is another program in the same file, known by its name. The only
-//! module that calls the kernel without std between is [`sys`].
+//! [`self_check`] and [`writer`] are other programs in the same file, known by
+//! their names. The only module that calls the kernel without std between is
+//! [`sys`].
 //!
 //! Started as any other process than number 1 it brings up nothing and serves
 //! commands on its standard input, a socket: so it is tested without a guest.
@@ -25,7 +26,9 @@ mod server;
 mod shell;
 #[expect(unsafe_code, reason = "the system calls that std does not offer are foreign functions")]
 mod sys;
+mod writer;
 
+use command_line::Options;
 use server::{End, Server};
 
 /// Entry from the C start-up code. std's own entry is left out: it insists on
@@ -44,15 +47,25 @@ fn main() {
 
 fn start() -> i32 {
     let mut arguments = std::env::args();
-    if arguments.next().is_some_and(|name| name.ends_with(boot::SELF_CHECK)) {
-        return check_self(arguments);
+    let name = arguments.next().unwrap_or_default();
+    if name.ends_with(boot::SELF_CHECK) {
+        return status(boot::SELF_CHECK, self_check::run(arguments));
+    }
+    if name.ends_with(boot::WRITER) {
+        return status(boot::WRITER, writer::run(arguments));
     }
     if std::process::id() != 1 {
         return serve_standard_input();
     }
-    if let Err(error) = boot::bring_up() {
-        log::error(&format!("the guest cannot start: {error}"));
-        power::off();
+    match boot::bring_up() {
+        Ok(Options { writer: Some((mebibytes, rate)), .. }) => {
+            writer::be_the_guest(mebibytes, rate)
+        }
+        Ok(_) => {}
+        Err(error) => {
+            log::error(&format!("the guest cannot start: {error}"));
+            power::off();
+        }
     }
     match Server::for_guest() {
         Ok(mut server) => match server.run() {
@@ -66,11 +79,11 @@ fn start() -> i32 {
     }
 }
 
-fn check_self(arguments: std::env::Args) -> i32 {
-    match self_check::run(arguments) {
+fn status(program: &str, result: std::io::Result<()>) -> i32 {
+    match result {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("self-check: {error}");
+            eprintln!("{program}: {error}");
             1
         }
     }

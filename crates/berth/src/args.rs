@@ -153,9 +153,15 @@ pub(crate) enum Command {
     /// Starts main storage of 509 MB with two Debian guests as in Fig. 3A,
     /// moves one of them to where Fig. 4A has it while a program in it checks
     /// its own memory, disk and clock, and prints the guest's own proof that
-    /// it never stopped. Uses a state directory of its own and cleans up.
-    #[command(after_help = "Example:\n  berth demo")]
-    Demo,
+    /// it never stopped. With --full it goes on: expand into the gap, exchange
+    /// in a full main storage, shrink and compact, both guests checking
+    /// themselves. Uses a state directory of its own and cleans up.
+    #[command(after_help = "Examples:\n  berth demo\n  berth demo --full")]
+    Demo {
+        /// Every command on main storage, not only the move
+        #[arg(long)]
+        full: bool,
+    },
     /// Measure this host, beside a peer or a limit
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -374,15 +380,23 @@ pub(crate) enum ImageCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Copy and pause of a move, beside plain memcpy
+    /// Moves and exchanges beside plain memcpy, a bare loop and QEMU
     ///
-    /// `move.stop.copy_vs_memcpy` is a ratio of throughputs; the reference of
-    /// `move.stop.pause_us` is the time memcpy takes for the same bytes.
-    #[command(after_help = "Example:\n  berth bench move --rounds 15")]
+    /// First the copies alone, then guests of 256M and 2G that write their
+    /// memory and watch their clock while they are moved; then the same guest
+    /// in two QEMUs, migrated from one to the other (needs
+    /// qemu-system-riscv64; Debian: qemu-system-misc). Takes some minutes and
+    /// 5G of memory. docs/benchmarks.md says what each row means.
+    #[command(
+        after_help = "Examples:\n  berth bench move --rounds 15\n  berth bench move --no-guests"
+    )]
     Move {
         /// How often; the figures are medians
         #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
         rounds: u32,
+        /// Only the copies: no guests, no QEMU
+        #[arg(long)]
+        no_guests: bool,
     },
     /// The same guest programs in Berth and in QEMU
     ///
@@ -390,7 +404,11 @@ pub(crate) enum BenchCommand {
     /// `cpu.boot_vs_qemu` is a ratio of times (below 1 is faster than QEMU),
     /// `cpu.speed_vs_qemu.PROGRAM` one of speeds (above 1 is faster).
     #[command(after_help = "Example:\n  berth bench cpu --json")]
-    Cpu,
+    Cpu {
+        /// Interpret guest code, compile none of it
+        #[arg(long)]
+        interpret: bool,
+    },
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

@@ -11,6 +11,7 @@ mod console;
 mod demo;
 mod exec;
 mod images;
+mod own_host;
 mod storage;
 mod table;
 mod up;
@@ -94,7 +95,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Exec(args) => return exec::exec(global, args),
         Command::Console(args) => console::console(global, &args)?,
         Command::Image(command) => images::images(global, &command)?,
-        Command::Demo => demo::run()?,
+        Command::Demo { full } => demo::run(full)?,
         Command::Bench(command) => bench::bench(global, &command)?,
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -26,13 +26,13 @@ size = "300M"
 [[partition]]
 name = "a"
 origin = "0"
-size = "96M"
+size = "112M"
 image = "minimal"
 
 [[partition]]
 name = "b"
 origin = "128M"
-size = "96M"
+size = "112M"
 image = "minimal"
 "#;
 
@@ -141,8 +141,8 @@ fn guest_moves_without_a_restart_and_refusals_change_nothing() {
     assert_eq!(
         answer,
         json!({"main_storage": 300 * MIB, "partitions": [
-            {"name": "a", "origin": 0, "size": 96 * MIB, "gap": 32 * MIB, "state": "running", "vcpus": 1, "engine": "soft"},
-            {"name": "b", "origin": 128 * MIB, "size": 96 * MIB, "gap": 76 * MIB, "state": "running", "vcpus": 1, "engine": "soft"},
+            {"name": "a", "origin": 0, "size": 112 * MIB, "gap": 16 * MIB, "state": "running", "vcpus": 1, "engine": "soft"},
+            {"name": "b", "origin": 128 * MIB, "size": 112 * MIB, "gap": 60 * MIB, "state": "running", "vcpus": 1, "engine": "soft"},
         ]})
     );
     let before = answer;
@@ -163,11 +163,11 @@ fn guest_moves_without_a_restart_and_refusals_change_nothing() {
     assert!(stderr(&host, &["move", "c", "--to", "0"], 1).contains("there are: a, b"));
 
     let (status, answer) = host.json(&["move", "b", "--to", "160M", "--dry-run"]);
-    let would = json!({"result": "would_move", "from": 128 * MIB, "to": 160 * MIB, "bytes": 96 * MIB, "direction": "down"});
+    let would = json!({"result": "would_move", "from": 128 * MIB, "to": 160 * MIB, "bytes": 112 * MIB, "direction": "down"});
     assert_eq!((status, answer), (0, would));
     assert_eq!(host.json(&["status"]).1, before);
 
-    for (to, direction) in [(160, "down"), (100, "up"), (204, "down"), (96, "up")] {
+    for (to, direction) in [(160, "down"), (120, "up"), (188, "down"), (112, "up")] {
         let from = host.partition("b")["origin"].clone();
         let (status, answer) = host.json(&["move", "b", "--to", &format!("{to}M")]);
         assert_eq!((status, &answer["result"]), (0, &json!("moved")), "{answer}");
@@ -187,7 +187,7 @@ fn guest_stops_and_starts_by_command_and_by_itself() {
     let (status, answer) = host.json(&["stop", "a"]);
     assert_eq!((status, answer), (0, json!({"result": "stopped", "name": "a"})));
     assert_eq!(host.partition("a")["state"], "stopped");
-    assert_eq!(host.partition("a")["size"], json!(96 * MIB), "its range stays its own");
+    assert_eq!(host.partition("a")["size"], json!(112 * MIB), "its range stays its own");
     assert!(stderr(&host, &["exec", "a", "--", "true"], 1).contains("berth start a"));
     assert!(stderr(&host, &["stop", "a"], 1).contains("stopped"));
     // A partition in which nothing runs moves on the map alone.
@@ -249,7 +249,7 @@ fn guest_workers_death_costs_its_own_partition_only() {
     let table = String::from_utf8(host.run(&["status"]).stdout).unwrap();
     assert!(table.contains("SIGKILL"), "{table}");
     assert_eq!(host.exec("b", &["cat", "/tmp/f"]), "kept\n");
-    assert!(host.run(&["move", "b", "--to", "200M"]).status.success());
+    assert!(host.run(&["move", "b", "--to", "180M"]).status.success());
     assert!(host.run(&["start", "a"]).status.success());
     assert!(host.exec("a", &["echo", "again"]).contains("again"));
 }

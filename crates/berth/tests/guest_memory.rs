@@ -46,6 +46,7 @@ impl Guest {
         let (base, reach) = (memory_map::STORAGE_BASE, BOOT + MORE);
         let window = StorageWindow::map(storage, keys, range(0, BOOT), base, reach).unwrap();
         let config = MachineConfig {
+            compile: true,
             name: "memory".into(),
             vcpus: 2,
             host_cpus: None,

@@ -187,12 +187,6 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-fn kill_host(host: &Host) {
-    let pid = std::fs::read_to_string(host.path("state/lock")).unwrap();
-    let killed = std::process::Command::new("kill").args(["-KILL", pid.trim()]).status().unwrap();
-    assert!(killed.success());
-}
-
 /// Starts the command, kills the host in the middle of it and starts another,
 /// which finds everything again.
 fn interrupted(host: &Host, step: &Step, delay: Duration) {
@@ -201,11 +195,9 @@ fn interrupted(host: &Host, step: &Step, delay: Duration) {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     std::thread::sleep(delay);
-    kill_host(host);
+    host.kill();
     let _ = child.wait();
-    let file = host.path("berth.toml");
-    let up = host.run(&["up", "--detach", "-f", file.to_str().unwrap()]);
-    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+    host.comes_back();
 }
 
 #[test]

@@ -12,12 +12,14 @@
 //! for the page's end.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use riscv::mmu::{Access, PAGE_SIZE};
 use riscv::trap::Trap;
 use riscv::{Inst, Op};
 
 use crate::cpu::{Cpu, StaleLookups};
+use crate::jit::{Answer, Compiler, Place, Request, Units};
 use crate::tlb::Superpages;
 
 const PARCELS: usize = PAGE_SIZE as usize / 2;
@@ -27,10 +29,20 @@ pub(crate) const UNDECODED: u8 = 0xFE;
 /// In `rd` of an `Op::Illegal`: past the end of the page.
 pub(crate) const PAGE_END: u8 = 0xFD;
 
-/// Pages kept: 320 of 20 KiB each.
+/// In `rd` of an `Op::Illegal`: a compiled unit begins here; its number is in
+/// `imm`.
+pub(crate) const COMPILED: u8 = 0xFC;
+
+/// Pages whose contents changed more often are left to the interpreter.
+const MAX_CHANGES: u8 = 32;
+
+/// Pages kept: 320 of 24 KiB each.
 const MAX_PAGES: usize = 320;
 
 const LOOKUPS: usize = 256;
+/// The set of U-mode's lookups; see [`Cpu::fetch_set`].
+const USER_SET: usize = 0;
+const SUPERVISOR_SET: usize = 1;
 const SETS: usize = 4;
 const NO_TAG: u64 = u64::MAX;
 
@@ -43,8 +55,15 @@ pub(crate) struct CodePage {
     physical: u64,
     epoch: u64,
     referenced: bool,
+    /// Tells contents of slots apart, for units compiled meanwhile.
+    version: u64,
+    /// How often the contents changed: code that is rewritten all the time is
+    /// not worth compiling.
+    changes: u8,
     bytes: [u8; PAGE_SIZE as usize],
     insts: [Inst; PARCELS + 2],
+    /// How many more jumps to each place make it hot; 0 if nobody counts.
+    heat: [u16; PARCELS],
 }
 
 impl CodePage {
@@ -55,6 +74,9 @@ impl CodePage {
             physical: NO_TAG,
             epoch: 0,
             referenced: false,
+            version: 0,
+            changes: 0,
+            heat: [0; PARCELS],
             bytes: [0; PAGE_SIZE as usize],
             insts,
         })
@@ -85,6 +107,36 @@ impl CodePage {
         let inst = riscv::decode(bits);
         self.insts[offset / 2] = inst;
         Some(inst)
+    }
+
+    /// How often code of this page has to be entered to be worth compiling.
+    fn threshold(&self, least: u16) -> u16 {
+        match self.changes {
+            0..=3 => least,
+            4..=MAX_CHANGES => least.saturating_mul(4),
+            _ => 0,
+        }
+    }
+
+    /// Counts a jump to `offset`, which is in the page; whether that made it
+    /// hot.
+    #[inline(always)]
+    pub(crate) fn warm(&mut self, offset: u64) -> bool {
+        let heat = &mut self.heat[(offset / 2) as usize % PARCELS];
+        if *heat == 0 {
+            return false;
+        }
+        *heat -= 1;
+        *heat == 0
+    }
+
+    /// Forgets which units begin here.
+    fn forget_units(&mut self) {
+        for inst in &mut self.insts[..PARCELS] {
+            if inst.op == Op::Illegal && inst.rd == COMPILED {
+                *inst = marker(UNDECODED);
+            }
+        }
     }
 
     /// Takes the bytes as they are now and forgets what was decoded from
@@ -118,13 +170,18 @@ pub(crate) struct CodeCache {
     by_physical: HashMap<u64, u32>,
     hand: usize,
     epoch: u64,
+    /// The last version given to a page.
+    versions: u64,
+    units: Option<Units>,
     lookups: Box<[Lookup; LOOKUPS * SETS]>,
     superpages: Superpages,
 }
 
 impl CodeCache {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(compiler: Option<Arc<Compiler>>) -> Self {
         Self {
+            versions: 0,
+            units: compiler.map(Units::new),
             pages: Vec::new(),
             by_physical: HashMap::new(),
             hand: 0,
@@ -135,8 +192,10 @@ impl CodeCache {
     }
 
     /// Stores made so far are to be seen by fetches from now on.
-    pub(crate) fn fence(&mut self) {
+    pub(crate) fn fence(&mut self, cpu: &mut Cpu) {
         self.epoch += 1;
+        // Units are found by way of `enter` again, which compares.
+        cpu.native.jumps.clear();
     }
 
     /// Forgets all translations.
@@ -146,11 +205,13 @@ impl CodeCache {
     }
 
     /// Forgets the translations of the page around `address`.
-    fn clear_page_lookups(&mut self, address: u64) {
+    fn clear_page_lookups(&mut self, cpu: &mut Cpu, address: u64) {
         if self.superpages.may_hold(address) {
             self.clear_lookups();
+            cpu.native.jumps.clear();
             return;
         }
+        cpu.native.jumps.clear_page(address);
         let index = (address / PAGE_SIZE) as usize % LOOKUPS;
         for set in 0..SETS {
             self.lookups[set * LOOKUPS + index] = NO_LOOKUP;
@@ -171,9 +232,16 @@ impl CodeCache {
     pub(crate) fn forget_stale(&mut self, cpu: &mut Cpu) {
         match std::mem::replace(&mut cpu.stale, StaleLookups::None) {
             StaleLookups::None => {}
-            StaleLookups::Page(address) => self.clear_page_lookups(address),
-            StaleLookups::Local => self.clear_local_lookups(),
-            StaleLookups::All => self.clear_lookups(),
+            StaleLookups::Page(address) => self.clear_page_lookups(cpu, address),
+            StaleLookups::Local => {
+                self.clear_local_lookups();
+                // Entries of S-mode are of global mappings only.
+                cpu.native.jumps.clear_set(USER_SET);
+            }
+            StaleLookups::All => {
+                self.clear_lookups();
+                cpu.native.jumps.clear();
+            }
         }
     }
 
@@ -183,11 +251,12 @@ impl CodeCache {
         let page = pc & !(PAGE_SIZE - 1);
         let lookup = self.lookups[lookup_index(cpu, pc)];
         if lookup.tag == page {
-            if let Some(code) = self.pages.get_mut(lookup.slot as usize) {
-                if code.physical == lookup.physical && code.epoch == self.epoch {
-                    code.referenced = true;
-                    return Ok(lookup.slot);
-                }
+            if let Some(code) = self.pages.get_mut(lookup.slot as usize)
+                && code.physical == lookup.physical
+                && code.epoch == self.epoch
+            {
+                code.referenced = true;
+                return Ok(lookup.slot);
             }
             if let Some(slot) = self.page(cpu, lookup.physical) {
                 self.lookups[lookup_index(cpu, pc)].slot = slot;
@@ -203,6 +272,7 @@ impl CodeCache {
         let translation = cpu.translate(pc, Access::Fetch)?;
         let physical = translation.physical & !(PAGE_SIZE - 1);
         let slot = self.page(cpu, physical).ok_or(Access::Fetch.access_fault(pc))?;
+        self.superpages.add(pc, translation.leaf_size);
         self.lookups[lookup_index(cpu, pc)] =
             Lookup { tag: pc & !(PAGE_SIZE - 1), physical, slot, global: translation.global };
         Ok(slot)
@@ -226,7 +296,16 @@ impl CodeCache {
             return None;
         }
         let slot = known.unwrap_or_else(|| self.take_slot(physical));
+        self.versions += 1;
         let page = &mut self.pages[slot as usize];
+        if known.is_some() {
+            page.forget_units();
+            page.changes = page.changes.saturating_add(1);
+        }
+        page.version = self.versions;
+        let threshold = self.units.as_ref().map(|units| units.compiler.config().threshold);
+        let heat = threshold.map_or(0, |threshold| page.threshold(threshold));
+        page.heat.fill(heat);
         page.update(&now);
         page.epoch = self.epoch;
         page.referenced = true;
@@ -249,10 +328,85 @@ impl CodeCache {
         let page = &mut self.pages[self.hand];
         self.by_physical.remove(&page.physical);
         page.physical = physical;
+        page.changes = 0;
         page.insts[..PARCELS].fill(marker(UNDECODED));
         let slot = self.hand as u32;
         self.by_physical.insert(physical, slot);
         slot
+    }
+
+    /// Asks for the code at `offset` of the page in `slot` to be compiled.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn compile(&mut self, cpu: &mut Cpu, slot: u32, offset: u64) {
+        let Some(units) = &self.units else { return };
+        let page = &mut self.pages[slot as usize];
+        units.compiler.ask(Request {
+            page: Box::new(page.bytes),
+            entry: offset as u16,
+            place: Place { physical: page.physical, version: page.version },
+            inbox: Arc::clone(&units.inbox),
+        });
+        // Should the request be dropped, code that stays hot asks again.
+        page.heat[offset as usize / 2] = u16::MAX;
+        if units.compiler.config().wait {
+            self.install(cpu);
+        }
+    }
+
+    /// Whether the compiler has answered.
+    #[inline]
+    pub(crate) fn has_answers(&self) -> bool {
+        self.units.as_ref().is_some_and(|units| units.inbox.has_mail())
+    }
+
+    /// Takes what the compiler has answered.
+    #[cold]
+    pub(crate) fn install(&mut self, cpu: &mut Cpu) {
+        let answers = self.units.as_ref().map(|units| units.inbox.take());
+        for Answer { place, entry, unit } in answers.unwrap_or_default() {
+            let Some(units) = &mut self.units else { return };
+            if !units.is_neighbour(&unit) {
+                units.clear();
+                cpu.native.jumps.clear();
+                for page in &mut self.pages {
+                    page.forget_units();
+                }
+            }
+            let Some(slot) = self.by_physical.get(&place.physical) else { continue };
+            let page = &mut self.pages[*slot as usize];
+            if page.version == place.version {
+                let number = units.add(unit);
+                page.insts[usize::from(entry) / 2] = Inst { imm: number, ..marker(COMPILED) };
+            }
+        }
+    }
+
+    /// The unit with `number`, which begins at `pc`; other units will find it.
+    #[inline(always)]
+    pub(crate) fn unit(&self, cpu: &mut Cpu, number: i32, pc: u64) -> Option<(&Units, usize)> {
+        let units = self.units.as_ref()?;
+        let code = units.code(number)?;
+        // See `forget_stale`: S-mode's have to be of global mappings.
+        if cpu.fetch_set() != SUPERVISOR_SET || self.lookups[lookup_index(cpu, pc)].global {
+            cpu.native.jumps.fill(cpu.fetch_set(), pc, code as u64);
+        }
+        Some((units, code))
+    }
+
+    /// What the bytes at `offset` of the page in `slot` say, compiled or not.
+    #[cold]
+    pub(crate) fn plain(&self, slot: u32, offset: u64) -> Inst {
+        let page = &self.pages[slot as usize];
+        let offset = offset as usize;
+        // A unit begins with an instruction that is wholly inside the page.
+        riscv::decode(page.parcel(offset + 2) << 16 | page.parcel(offset))
+    }
+
+    /// The page in `slot`, to count jumps.
+    #[inline(always)]
+    pub(crate) fn at_mut(&mut self, slot: u32) -> &mut CodePage {
+        &mut self.pages[slot as usize]
     }
 
     /// The page in `slot`, which [`CodeCache::enter`] just gave.

@@ -12,6 +12,7 @@ use riscv::mmu::{self, Access, PAGE_SIZE, Translation};
 use riscv::trap::{self, Exception, Privilege, Trap};
 
 use crate::clock::Clock;
+use crate::jit::native::Native;
 use crate::storage::{CHANGE, Host, REFERENCE, Ram, Width};
 use crate::tlb::{Fill, Tlb};
 
@@ -22,9 +23,14 @@ pub(crate) struct Faulted;
 /// A word loaded by `lr`, for the next `sc`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reservation {
+    /// 0 if there is none.
     pub(crate) host: Host,
     pub(crate) size: u64,
     pub(crate) value: u64,
+}
+
+impl Reservation {
+    pub(crate) const NONE: Self = Self { host: 0, size: 0, value: 0 };
 }
 
 /// See the module.
@@ -41,11 +47,13 @@ pub(crate) struct Cpu {
     pub(crate) ram: Ram,
     pub(crate) tlb: Tlb,
     pub(crate) trap: Trap,
-    pub(crate) reservation: Option<Reservation>,
+    pub(crate) reservation: Reservation,
     pub(crate) clock: Clock,
     /// Set by an access-right change that translations cached for fetching
     /// do not survive; see [`StaleLookups`].
     pub(crate) stale: StaleLookups,
+    /// What compiled code needs besides.
+    pub(crate) native: Native,
     privilege: Privilege,
     fetch_set: usize,
     pauses: u32,
@@ -76,9 +84,10 @@ impl Cpu {
             ram,
             tlb: Tlb::new(),
             trap: Trap::illegal(0),
-            reservation: None,
+            reservation: Reservation::NONE,
             clock,
             stale: StaleLookups::None,
+            native: Native::new(),
             privilege: Privilege::Machine,
             fetch_set: 0,
             pauses: 0,
@@ -114,6 +123,7 @@ impl Cpu {
             Privilege::User => 0,
             _ => 1,
         };
+        self.native.table = self.native.jumps.table(self.fetch_set);
     }
 
     /// Takes the trap in [`Cpu::trap`], raised by the instruction at `pc`.
@@ -132,7 +142,7 @@ impl Cpu {
     /// now, for want of a host processor, spinning on would keep it waiting.
     pub(crate) fn pause(&mut self) {
         self.pauses = self.pauses.wrapping_add(1);
-        if self.pauses % PAUSES_PER_YIELD == 0 {
+        if self.pauses.is_multiple_of(PAUSES_PER_YIELD) {
             std::thread::yield_now();
         }
         std::hint::spin_loop();
@@ -142,6 +152,12 @@ impl Cpu {
     #[cold]
     pub(crate) fn fault(&mut self, exception: Exception, value: u64) -> Faulted {
         self.raise(Trap { exception, value })
+    }
+
+    /// There is nothing to serve an access at `address`.
+    #[cold]
+    pub(crate) fn no_bus(&mut self, address: u64) -> Faulted {
+        self.raise(Access::Load.access_fault(address))
     }
 
     #[cold]
@@ -232,7 +248,7 @@ impl Cpu {
         address: u64,
         bus: &dyn Bus,
     ) -> Result<u64, Faulted> {
-        if address % T::SIZE != 0 {
+        if !address.is_multiple_of(T::SIZE) {
             return self.load_misaligned(address, T::SIZE);
         }
         match self.locate(address, Access::Load)? {
@@ -270,7 +286,7 @@ impl Cpu {
         value: u64,
         bus: &dyn Bus,
     ) -> Result<(), Faulted> {
-        if address % T::SIZE != 0 {
+        if !address.is_multiple_of(T::SIZE) {
             return self.store_misaligned(address, T::SIZE, value);
         }
         match self.locate(address, Access::Store)? {
@@ -339,7 +355,7 @@ impl Cpu {
         size: u64,
         access: Access,
     ) -> Result<Host, Faulted> {
-        if address % size != 0 {
+        if !address.is_multiple_of(size) {
             let exception = match access {
                 Access::Store => Exception::StoreMisaligned,
                 Access::Load | Access::Fetch => Exception::LoadMisaligned,

@@ -9,6 +9,7 @@
 //! ```text
 //! vcpu           outer loop: mailbox, interrupts, traps, wfi, exits
 //!   interpreter  inner loop over decoded instructions; riscv has the semantics
+//!     jit        hot code compiled for the host
 //!     code       decoded pages of guest code, by physical page
 //!     cpu        registers, CSRs, and the slow ways into storage
 //!       tlb      guest virtual page to host address
@@ -21,6 +22,7 @@
 //! window may grow at any time; it shrinks while every vCPU is outside the
 //! guest, and each is asked for a fence of all translations before it enters
 //! again.
+//! Compiled code holds host addresses from the TLB at most until it is left.
 //!
 //! Invariant: a storage key's reference and change bits are set when a
 //! translation enters the TLB, not at each access. Whoever clears them asks
@@ -35,9 +37,11 @@ mod code;
 mod cpu;
 mod handle;
 mod interpreter;
+mod jit;
 mod storage;
 mod tlb;
 mod vcpu;
 
 pub use clock::Clock;
+pub use jit::{CompileError, Compiler, CompilerConfig, CompilerReport};
 pub use vcpu::{Firmware, SoftConfig, SoftVcpu};

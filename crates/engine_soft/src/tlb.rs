@@ -29,6 +29,13 @@ struct Entry {
     addend: u64,
 }
 
+/// For compiled code: byte offsets within an entry, and how an address's bits
+/// select one of a set, counted in bytes.
+pub(crate) const ENTRY_TAG: i32 = std::mem::offset_of!(Entry, tag) as i32;
+pub(crate) const ENTRY_ADDEND: i32 = std::mem::offset_of!(Entry, addend) as i32;
+pub(crate) const INDEX_SHIFT: i64 = (PAGE_SIZE / size_of::<Entry>() as u64).trailing_zeros() as i64;
+pub(crate) const INDEX_MASK: i64 = ((ENTRIES - 1) * size_of::<Entry>()) as i64;
+
 const EMPTY: Entry = Entry { tag: NO_TAG, addend: 0 };
 
 type Table = Box<[Entry; ENTRIES * SETS]>;
@@ -74,6 +81,9 @@ pub(crate) struct Tlb {
     facts: [SetFacts; SETS],
     /// First entry of the present regime's set.
     base: usize,
+    /// For compiled code: the addresses of that entry in both tables.
+    read_set: u64,
+    write_set: u64,
 }
 
 /// A translation to remember.
@@ -88,13 +98,26 @@ pub(crate) struct Fill {
 }
 
 impl Tlb {
+    /// For compiled code: where it finds the address of the set in force.
+    pub(crate) const READ_SET: usize = std::mem::offset_of!(Tlb, read_set);
+    pub(crate) const WRITE_SET: usize = std::mem::offset_of!(Tlb, write_set);
+
     pub(crate) fn new() -> Self {
-        Self {
+        let mut tlb = Self {
             read: Box::new([EMPTY; ENTRIES * SETS]),
             write: Box::new([EMPTY; ENTRIES * SETS]),
             facts: [NO_FACTS; SETS],
             base: Regime::Bare as usize * ENTRIES,
-        }
+            read_set: 0,
+            write_set: 0,
+        };
+        tlb.expose_sets();
+        tlb
+    }
+
+    fn expose_sets(&mut self) {
+        self.read_set = self.read[self.base..].as_ptr().expose_provenance() as u64;
+        self.write_set = self.write[self.base..].as_ptr().expose_provenance() as u64;
     }
 
     /// Selects the set for accesses under `context`.
@@ -106,6 +129,7 @@ impl Tlb {
             _ => Regime::Supervisor,
         };
         self.base = regime as usize * ENTRIES;
+        self.expose_sets();
     }
 
     #[inline(always)]

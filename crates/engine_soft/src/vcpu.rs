@@ -10,11 +10,12 @@ use storage_window::StorageWindow;
 
 use crate::clock::Clock;
 use crate::code::CodeCache;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Reservation};
 use crate::handle::{
     FENCE, INTERRUPT, KICK, LINE_EXTERNAL, LOWER_SOFTWARE, RAISE_SOFTWARE, Shared,
 };
 use crate::interpreter::{self, Stop};
+use crate::jit::Compiler;
 use crate::storage::Ram;
 
 /// Instructions between two looks at the attention word and the timer: a few
@@ -37,7 +38,7 @@ pub enum Firmware {
 }
 
 /// What all vCPUs of a machine have in common.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct SoftConfig {
     /// Who serves S-mode's calls.
     pub firmware: Firmware,
@@ -45,6 +46,8 @@ pub struct SoftConfig {
     pub clock: Clock,
     /// Where a hart with [`Firmware::Guest`] begins.
     pub reset_vector: u64,
+    /// Compiles hot code; without it everything is interpreted.
+    pub compiler: Option<Arc<Compiler>>,
 }
 
 /// See the crate.
@@ -73,7 +76,7 @@ impl SoftVcpu {
         }
         Self {
             cpu,
-            code: CodeCache::new(),
+            code: CodeCache::new(config.compiler.clone()),
             shared: Arc::new(Shared::default()),
             config,
             hart_id,
@@ -100,7 +103,7 @@ impl SoftVcpu {
     fn carry_out_fences(&mut self) {
         let (fences, ticket) = self.shared.take_fences();
         if fences.instructions {
-            self.code.fence();
+            self.code.fence(&mut self.cpu);
         }
         if fences.all_translations {
             self.cpu.forget_translations(None);
@@ -163,6 +166,9 @@ impl SoftVcpu {
                 return Exit::Kicked;
             }
             self.interrupt();
+            if self.code.has_answers() {
+                self.code.install(&mut self.cpu);
+            }
             match interpreter::run(&mut self.cpu, &mut self.code, bus, BUDGET, internal) {
                 Stop::Budget | Stop::Interrupt => {}
                 Stop::Trap => {
@@ -200,7 +206,7 @@ impl RiscvVcpu for SoftVcpu {
     }
 
     fn set_x(&mut self, index: usize, value: u64) {
-        if index % 32 != 0 {
+        if !index.is_multiple_of(32) {
             self.cpu.x[index % 32] = value;
         }
     }
@@ -213,14 +219,14 @@ impl RiscvVcpu for SoftVcpu {
         self.cpu.x = [0; 256];
         self.cpu.f = [0; 32];
         self.cpu.csrs = Csrs::for_supervisor(self.hart_id);
-        self.cpu.reservation = None;
+        self.cpu.reservation = Reservation::NONE;
         self.trapped_in_handler = None;
         self.cpu.go((Privilege::Supervisor, entry & !1));
         self.set_x(10, self.hart_id);
         self.set_x(11, opaque);
         self.cpu.forget_translations(None);
         self.code.forget_stale(&mut self.cpu);
-        self.code.fence();
+        self.code.fence(&mut self.cpu);
         // The line is level: whatever the controller holds is still there.
         let lines = self.shared.take_lines();
         self.cpu.csrs.set_external(lines & LINE_EXTERNAL != 0);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use elf::Program;
 use engine::{Exit, Vcpu};
 use engine_soft::{Firmware, SoftConfig, SoftVcpu};
-use support::{NoDevices, get, put, window};
+use support::{NoDevices, get, put, soft_config, window};
 
 const STORAGE: u64 = 16 << 20;
 const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -38,11 +38,8 @@ fn run(path: &Path) -> Result<(), String> {
         put(&window, address, bytes);
     }
     let report = program.symbol("tohost").ok_or("no symbol tohost")?;
-    let config = SoftConfig {
-        firmware: Firmware::Guest,
-        reset_vector: program.entry(),
-        ..SoftConfig::default()
-    };
+    let config =
+        SoftConfig { firmware: Firmware::Guest, reset_vector: program.entry(), ..soft_config() };
     let mut vcpu = SoftVcpu::new(0, window.clone(), config);
     let handle = vcpu.handle();
     let deadline = Instant::now() + TIME_LIMIT;

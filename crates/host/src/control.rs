@@ -113,18 +113,6 @@ pub enum Request {
     Down,
 }
 
-/// What size a partition should get, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NewSize {
-    /// So much more.
-    By(u64),
-    /// So much, which is more than now.
-    UpTo(u64),
-    /// So much, which is less than now.
-    DownTo(u64),
-}
-
 /// A partition to be made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -141,6 +129,18 @@ pub struct NewPartition {
     pub vcpus: u8,
     /// Bytes of its data disk.
     pub disk: Option<u64>,
+}
+
+/// What size a partition should get, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NewSize {
+    /// So much more.
+    By(u64),
+    /// So much, which is more than now.
+    UpTo(u64),
+    /// So much, which is less than now.
+    DownTo(u64),
 }
 
 /// How a partition is moved.

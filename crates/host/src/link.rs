@@ -90,8 +90,7 @@ pub(crate) enum Order {
     /// Attach to the console. With the client's connection.
     Console,
     /// Relocate. With the files of storage and keys.
-    /// `settle`: a host that comes meanwhile is answered when it has ended.
-    Move { from: Place, origin: u64, mode: MoveMode, settle: bool, wait_ms: u64 },
+    Move { from: Place, origin: u64, mode: MoveMode, wait_ms: u64 },
     /// Let two partitions change places. With the files of storage, keys and
     /// the exchange's record, and one end of a socket to the other worker.
     Exchange { a: [Place; 2], b: [Place; 2], side: Side, wait_ms: u64 },
@@ -150,22 +149,13 @@ pub(crate) enum Report {
 pub(crate) struct Introduction {
     /// Its partition.
     pub(crate) name: String,
-    /// Where its storage is. While a relocation is under way it may be at its
-    /// destination already.
+    /// Where its storage is, unless that is being changed.
     pub(crate) range: Place,
     /// Whether its guest serves commands.
     pub(crate) ready: bool,
-    /// The relocation under way; [`Report::Moved`] follows when it ends.
-    pub(crate) moving: Option<Relocating>,
-}
-
-/// A relocation that a worker has not ended yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Relocating {
-    /// Where the storage was.
-    pub(crate) from: Place,
-    /// Where it will be.
-    pub(crate) to: Place,
+    /// Whether it is being moved, exchanged or resized. [`Report::Moved`] or
+    /// [`Report::Resized`] follows when that ends.
+    pub(crate) changing: bool,
 }
 
 /// How a relocation ended.

@@ -190,6 +190,9 @@ fn allow_list(arch: TargetArch) -> Result<SeccompFilter, seccompiler::BackendErr
         SeccompCondition::new(0, SeccompCmpArgLen::Dword, equal, option)
             .and_then(|condition| SeccompRule::new(vec![condition]))
     });
+    // Only a thread's own, as a relocation does.
+    let own = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, 0)?;
+    rules.insert(libc::SYS_setpriority, vec![SeccompRule::new(vec![own])?]);
     rules.insert(libc::SYS_prctl, names.into_iter().collect::<Result<_, _>>()?);
     SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch)
 }

@@ -13,9 +13,10 @@
 //! ```
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use main_storage::PartitionName;
 use rustix::fs::FlockOperation;
@@ -23,6 +24,9 @@ use rustix::fs::FlockOperation;
 /// Bytes a socket's path can have: `sun_path` holds 108 with its final NUL
 /// (unix(7)).
 const SOCKET_PATH: usize = 107;
+
+/// How long a host that was killed may take to be gone.
+const DYING: Duration = Duration::from_secs(10);
 
 /// Why a state directory cannot be used. The operator is to blame.
 #[derive(Debug, thiserror::Error)]
@@ -189,16 +193,19 @@ impl StateDir {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).map_err(unusable(&path))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut pid = String::new();
-                // Only for the message: what cannot be read is left out of it.
-                let _ = (&mut file).take(20).read_to_string(&mut pid);
-                let pid = if pid.trim().is_empty() { "unknown".into() } else { pid.trim().into() };
-                return Err(StateDirError::InUse { path: self.0.clone(), pid });
+        let deadline = Instant::now() + DYING;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) => {}
+                Err(error) => return Err(unusable(&path)(error.into())),
             }
-            Err(error) => return Err(unusable(&path)(error.into())),
+            let pid = fs::read_to_string(&path).unwrap_or_default();
+            let pid = if pid.trim().is_empty() { "unknown" } else { pid.trim() };
+            if !is_dying(pid) || Instant::now() >= deadline {
+                return Err(StateDirError::InUse { path: self.0.clone(), pid: pid.to_owned() });
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
         let written = file
             .set_len(0)
@@ -207,6 +214,14 @@ impl StateDir {
         written.map_err(unusable(&path))?;
         Ok(Lock { _file: file })
     }
+}
+
+/// Whether a process that still has its files has no memory any more: it was
+/// killed, and will be gone as soon as the kernel has come to it.
+fn is_dying(pid: &str) -> bool {
+    let numeric = pid.bytes().all(|byte| byte.is_ascii_digit());
+    let process = Path::new("/proc").join(pid);
+    numeric && process.exists() && fs::read_link(process.join("exe")).is_err()
 }
 
 #[cfg(test)]

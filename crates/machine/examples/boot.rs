@@ -35,6 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         name: "boot".into(),
         vcpus,
         host_cpus: None,
+        compile: true,
         kernel,
         initrd,
         command_line,

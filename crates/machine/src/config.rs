@@ -16,6 +16,9 @@ pub struct MachineConfig {
     /// Host CPUs the vCPUs run on: vCPU `i` on `host_cpus[i % len]`. `None`
     /// leaves the choice to the host's scheduler.
     pub host_cpus: Option<Vec<usize>>,
+    /// Whether hot guest code is compiled for the host; else all of it is
+    /// interpreted, which needs less memory.
+    pub compile: bool,
     /// An uncompressed riscv64 Linux kernel image.
     pub kernel: PathBuf,
     /// Initial ramdisk.

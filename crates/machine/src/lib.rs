@@ -25,7 +25,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use engine::{Exit, Fence, Vcpu};
-use engine_soft::{Clock, SoftConfig, SoftVcpu};
+use engine_soft::{Clock, Compiler, CompilerConfig, SoftConfig, SoftVcpu};
 use io_processors::{
     AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, GuestStorage, IoProcessor, Mem, MemEnd,
     OpenDiskError, Processor, Rng, StartError, VirtioDevice, open_disk,
@@ -144,9 +144,10 @@ impl Machine {
             firmware: engine_soft::Firmware::Internal,
             clock: Clock::new(),
             reset_vector: 0,
+            compiler: if config.compile { start_compiler() } else { None },
         };
         let vcpus: Vec<SoftVcpu> = (0..config.vcpus)
-            .map(|hart| SoftVcpu::new(hart.into(), Arc::clone(window), soft))
+            .map(|hart| SoftVcpu::new(hart.into(), Arc::clone(window), soft.clone()))
             .collect();
         let control = Arc::new(VcpuControl::new(vcpus.iter().map(Vcpu::handle).collect()));
         plic.connect(control.handles().to_vec());
@@ -332,6 +333,14 @@ fn load_guest(
     .map_err(BootError::DeviceTree)?;
     boot::write_tree(memory, &layout, &tree)?;
     Ok(HartStart { entry: layout.kernel, opaque: layout.device_tree })
+}
+
+/// A compiler for the guest's hot code. Without one the guest is slower and
+/// otherwise the same.
+fn start_compiler() -> Option<Arc<Compiler>> {
+    Compiler::start(CompilerConfig::default())
+        .inspect_err(|error| tracing::warn!(%error, "guest code will only be interpreted"))
+        .ok()
 }
 
 /// What a vCPU's thread owns.

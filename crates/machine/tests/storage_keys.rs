@@ -79,6 +79,7 @@ fn machine(vcpus: u8, program: &[u32], io_keys: &[(&str, u8)]) -> Result<Started
     std::fs::write(kernel.path(), image(program)).unwrap();
     let key = |(name, key): &(&str, u8)| (name.to_string(), AccessKey::new(*key).unwrap());
     let config = MachineConfig {
+        compile: true,
         name: "keys".into(),
         vcpus,
         host_cpus: None,

@@ -4,6 +4,7 @@
 //! shared, populated before the clock starts.
 
 mod exchange;
+mod memcpy;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -17,6 +18,7 @@ use crate::mapping::Mapping;
 use crate::{Backing, CreateError, MainStorage, MapError, RelocateError, StorageWindow};
 
 pub use exchange::{ExchangeBench, exchange};
+pub use memcpy::Memcpy;
 
 /// Why there is no measurement.
 #[derive(Debug, thiserror::Error)]
@@ -73,20 +75,12 @@ pub fn copy(size: u64, distance: u64, rounds: usize) -> Result<CopyBench, BenchE
     let main = MainStorage::create(high.end(), Backing::Memfd)?;
     let window = StorageWindow::map(main.storage_fd(), main.keys_fd(), low, 0, size)?;
     fill(window.host_base(), size);
-    let other = MainStorage::create(2 * size, Backing::Memfd)?;
-    let length = usize::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-    let source = Mapping::of_file(other.storage_fd(), 0, length)?;
-    let target = Mapping::of_file(other.storage_fd(), size, length)?;
-    fill(source.base(), size);
-    fill(target.base(), size);
+    let mut plain = Memcpy::new(size)?;
 
     let mut samples: [Vec<f64>; 7] = Default::default();
     for round in 0..rounds.max(1) {
-        let memcpy = rate(size, || {
-            // SAFETY: both mappings have `length` bytes and are this function's.
-            unsafe { std::ptr::copy_nonoverlapping(source.base(), target.base(), length) }
-        });
-        let page_wise = rate(size, || page_wise(&source, &target, size));
+        let memcpy = plain.run();
+        let page_wise = plain.page_wise();
         let (from, to) = if round % 2 == 0 { (low, high) } else { (high, low) };
         let plan = MovePlan::new(from, to.origin())?;
         let report = window.relocate(main.storage_fd(), main.keys_fd(), &plan, &mut |_| {
@@ -156,22 +150,14 @@ pub fn slide(size: u64, distance: u64, rounds: usize) -> Result<SlideBench, Benc
     let main = MainStorage::create(high.end(), Backing::Memfd)?;
     let window = StorageWindow::map(main.storage_fd(), main.keys_fd(), low, 0, size)?;
     fill(window.host_base(), size);
-    let other = MainStorage::create(2 * size, Backing::Memfd)?;
-    let length = usize::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-    let source = Mapping::of_file(other.storage_fd(), 0, length)?;
-    let target = Mapping::of_file(other.storage_fd(), size, length)?;
-    fill(source.base(), size);
-    fill(target.base(), size);
+    let mut plain = Memcpy::new(size)?;
 
     let (stop, longest) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut samples: [Vec<f64>; 6] = Default::default();
     std::thread::scope(|scope| {
         let guest = scope.spawn(|| store_all_the_time(&window, &stop, &longest));
         let mut round = |round: usize| -> Result<(), BenchError> {
-            let memcpy = rate(size, || {
-                // SAFETY: both mappings have `length` bytes and are this function's.
-                unsafe { std::ptr::copy_nonoverlapping(source.base(), target.base(), length) }
-            });
+            let memcpy = plain.run();
             let (from, to) = if round % 2 == 0 { (low, high) } else { (high, low) };
             let plan = MovePlan::new(from, to.origin())?;
             let prepared = window.prepare(main.storage_fd(), main.keys_fd(), &plan)?;
@@ -242,7 +228,9 @@ fn rate(size: u64, body: impl FnOnce()) -> f64 {
     size as f64 / started.elapsed().as_secs_f64()
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The middle value; NaN of none.
+#[must_use]
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

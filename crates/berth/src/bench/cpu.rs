@@ -20,7 +20,8 @@ use super::{Row, Rows};
 const STORAGE: u64 = 256 << 20;
 /// A guest that says nothing new for so long is given up.
 const SILENCE: Duration = Duration::from_secs(240);
-const QEMU: &str = "qemu-system-riscv64";
+/// QEMU's program.
+pub(super) const QEMU: &str = "qemu-system-riscv64";
 
 /// The benchmark guest.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub(crate) struct Guest {
     pub(crate) initrd: PathBuf,
     /// Kernel command line without a console: each side adds its own.
     pub(crate) command_line: String,
+    /// Whether Berth compiles hot code.
+    pub(crate) compile: bool,
 }
 
 /// Both show what the kernel says from its first line on.
@@ -69,7 +72,7 @@ pub(crate) fn run(guest: &Guest, note: &dyn Fn(&str)) -> Result<Rows, CpuBenchEr
     compare(&berth, qemu.as_ref())
 }
 
-fn qemu_is_installed() -> bool {
+pub(super) fn qemu_is_installed() -> bool {
     let mut version = Command::new(QEMU);
     version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
     version.status().is_ok_and(|status| status.success())
@@ -125,6 +128,7 @@ fn in_berth(guest: &Guest) -> Result<Transcript, CpuBenchError> {
         name: "bench".into(),
         vcpus: 1,
         host_cpus: None,
+        compile: guest.compile,
         kernel: guest.kernel.clone(),
         initrd: Some(guest.initrd.clone()),
         command_line: format!("{BERTH_CONSOLE} {}", guest.command_line),

@@ -15,17 +15,21 @@ use crate::{Failure, print, print_json};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failed {
     #[error(transparent)]
-    Move(#[from] storage_window::bench::BenchError),
+    Move(#[from] moves::MoveBenchError),
     #[error(transparent)]
     Cpu(#[from] cpu::CpuBenchError),
 }
 
 /// Carries out `berth bench`.
 pub(crate) fn bench(global: &Global, command: &BenchCommand) -> Result<(), Failure> {
+    let note = |what: &str| eprintln!("{what}");
     let rows = match command {
-        BenchCommand::Move { rounds } => moves::run(*rounds as usize).map_err(Failed::from)?,
-        BenchCommand::Cpu => {
-            cpu::run(&guest()?, &|what| eprintln!("{what}")).map_err(Failed::from)?
+        BenchCommand::Move { rounds, no_guests } => {
+            let guest = if *no_guests { None } else { Some(moving_guest()?) };
+            moves::run(*rounds as usize, guest.as_ref(), &note).map_err(Failed::from)?
+        }
+        BenchCommand::Cpu { interpret } => {
+            cpu::run(&guest(!interpret)?, &note).map_err(Failed::from)?
         }
     };
     if global.json {
@@ -37,12 +41,25 @@ pub(crate) fn bench(global: &Global, command: &BenchCommand) -> Result<(), Failu
 }
 
 /// The guest that runs the programs, built the first time.
-fn guest() -> Result<cpu::Guest, Failure> {
+fn guest(compile: bool) -> Result<cpu::Guest, Failure> {
     let store = crate::up::store()?;
     let progress = Terminal::new("bench");
     let image = store.ensure(&image::Recipe::find("minimal")?, &progress)?;
     let boot = store.bench_initrd(&image, &progress)?;
-    Ok(cpu::Guest { kernel: boot.kernel, initrd: boot.initrd, command_line: boot.command_line })
+    Ok(cpu::Guest {
+        kernel: boot.kernel,
+        initrd: boot.initrd,
+        command_line: boot.command_line,
+        compile,
+    })
+}
+
+/// The guest that is moved: any image's kernel and agent.
+fn moving_guest() -> Result<moves::Guest, Failure> {
+    let minimal = image::Recipe::find("minimal")?;
+    let image = crate::up::store()?.ensure(&minimal, &Terminal::new("minimal"))?;
+    let image::Image { kernel, initrd, command_line, .. } = image;
+    Ok(moves::Guest { kernel, initrd, command_line })
 }
 
 /// One line of a benchmark.
@@ -75,12 +92,12 @@ impl Rows {
         };
         let optional = |value: Option<f64>| value.map_or_else(|| "-".into(), number);
         let mut table = format!(
-            "{:<36} {:>14} {:<6} {:>14} {:>8}\n",
+            "{:<38} {:>14} {:<6} {:>14} {:>8}\n",
             "NAME", "VALUE", "UNIT", "REFERENCE", "RATIO"
         );
         for row in &self.rows {
             table += &format!(
-                "{:<36} {:>14} {:<6} {:>14} {:>8}\n",
+                "{:<38} {:>14} {:<6} {:>14} {:>8}\n",
                 row.name,
                 number(row.value),
                 row.unit,

@@ -3,9 +3,11 @@
 #![expect(clippy::cast_lossless, reason = "in a chain of casts each step looks the same")]
 
 use riscv::fp::{self, F32, F64, Flags, Float, Rounding};
+use riscv::trap::Trap;
 use riscv::{Inst, Op};
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Faulted};
+use crate::jit::writes_integer;
 
 /// FP instructions are off, or the rounding mode is reserved.
 pub(super) struct Illegal;
@@ -24,6 +26,17 @@ pub(super) fn execute(cpu: &mut Cpu, inst: Inst) -> Result<(), Illegal> {
     cpu.csrs.raise_fflags(flags.bits());
     cpu.csrs.set_fp_dirty();
     Ok(())
+}
+
+/// Executes the FP instruction `inst` for compiled code, which has seen to it
+/// that it is legal; returns what the destination register received.
+pub(crate) fn for_compiled(cpu: &mut Cpu, inst: Inst) -> Result<u64, Faulted> {
+    execute(cpu, inst).map_err(|Illegal| cpu.raise(Trap::illegal(0)))?;
+    Ok(if writes_integer(inst.op) {
+        cpu.x[usize::from(inst.rd)]
+    } else {
+        cpu.f[usize::from(inst.rd & 31)]
+    })
 }
 
 /// What the destination register receives.

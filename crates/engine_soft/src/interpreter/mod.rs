@@ -20,10 +20,15 @@ use riscv::mmu::{Access, PAGE_SIZE};
 use riscv::trap::Trap;
 use riscv::{Inst, Op, int};
 
-use crate::code::{CodeCache, PAGE_END, UNDECODED};
+use crate::code::{COMPILED, CodeCache, PAGE_END, UNDECODED};
 use crate::cpu::{Cpu, Reservation, StaleLookups};
+use crate::jit;
+use crate::jit::native::{BusPointer, status};
 use crate::storage::{Width, double, double_signed, word, word_signed};
 use system::Next;
+
+pub(crate) use float::for_compiled as execute_float;
+pub(crate) use system::for_compiled as access_csr;
 
 /// Why [`run`] came back. `Cpu::pc` is where to go on; for a trap it is the
 /// instruction that trapped.
@@ -51,7 +56,7 @@ pub(crate) fn run(
     budget: u64,
     firmware_is_internal: bool,
 ) -> Stop {
-    let end = cpu.retired.wrapping_add(budget);
+    let mut end = cpu.retired.wrapping_add(budget);
     let mut left = budget;
     let stop = 'page: loop {
         let pc = cpu.pc;
@@ -64,6 +69,9 @@ pub(crate) fn run(
         };
         let page = pc & !(PAGE_SIZE - 1);
         let mut off = pc & (PAGE_SIZE - 2);
+        if code.at_mut(slot).warm(off) {
+            code.compile(cpu, slot, off);
+        }
         let mut insts: *const Inst = code.at(slot).insts().as_ptr();
 
         'inst: loop {
@@ -140,6 +148,10 @@ pub(crate) fn run(
                     ($offset:expr) => {{
                         off = $offset & !1;
                         if off < PAGE_SIZE {
+                            if code.at_mut(slot).warm(off) {
+                                code.compile(cpu, slot, off);
+                                insts = code.at(slot).insts().as_ptr();
+                            }
                             continue 'inst;
                         }
                         cpu.pc = page.wrapping_add(off);
@@ -205,7 +217,7 @@ pub(crate) fn run(
                         // SAFETY: as for AMOs.
                         let value = unsafe { <$width>::load(host) }.widen();
                         fence(Ordering::Acquire);
-                        cpu.reservation = Some(Reservation { host, size: <$width>::SIZE, value });
+                        cpu.reservation = Reservation { host, size: <$width>::SIZE, value };
                         set!(sign_extend_of::<$width>(value))
                     }};
                 }
@@ -216,19 +228,12 @@ pub(crate) fn run(
                             Some(host) => host,
                             None => attempt!(cpu.locate_atomic(address, $size, Access::Store)),
                         };
-                        let stored = match cpu.reservation.take() {
-                            Some(held) if held.host == host && held.size == $size => {
-                                // SAFETY: as for AMOs.
-                                unsafe { $access(host) }
-                                    .compare_exchange(
-                                        held.value as $int,
-                                        rs2!() as $int,
-                                        SeqCst,
-                                        SeqCst,
-                                    )
-                                    .is_ok()
-                            }
-                            _ => false,
+                        let held = std::mem::replace(&mut cpu.reservation, Reservation::NONE);
+                        let stored = held.host == host && held.size == $size && {
+                            let (old, new) = (held.value as $int, rs2!() as $int);
+                            // SAFETY: as for AMOs.
+                            let cell = unsafe { $access(host) };
+                            cell.compare_exchange(old, new, SeqCst, SeqCst).is_ok()
                         };
                         set!(u64::from(!stored))
                     }};
@@ -295,6 +300,34 @@ pub(crate) fn run(
                         PAGE_END => {
                             left += 1;
                             cpu.pc = page.wrapping_add(off);
+                            continue 'page;
+                        }
+                        COMPILED if std::mem::take(&mut cpu.native.bypass) => {
+                            inst = code.plain(slot, off);
+                            continue 'again;
+                        }
+                        COMPILED => {
+                            left += 1;
+                            let retired = end.wrapping_sub(left);
+                            let pc = page.wrapping_add(off);
+                            cpu.pc = pc;
+                            let Some((units, at)) = code.unit(cpu, inst.imm, pc) else {
+                                cpu.native.bypass = true;
+                                continue 'inst;
+                            };
+                            let bus = BusPointer::to(bus);
+                            let done = jit::enter(units, cpu, bus, at, pc, retired, left);
+                            left -= done.cost;
+                            end = retired.wrapping_add(done.retired).wrapping_add(left);
+                            if cpu.stale != StaleLookups::None {
+                                code.forget_stale(cpu);
+                            }
+                            match done.status {
+                                status::TRAP => break 'page Stop::Trap,
+                                status::INTERRUPT => break 'page Stop::Interrupt,
+                                status::INTERPRET => cpu.native.bypass = true,
+                                _ => {}
+                            }
                             continue 'page;
                         }
                         _ => {

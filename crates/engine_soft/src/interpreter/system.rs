@@ -71,13 +71,19 @@ pub(super) fn execute(
             Ok(Next::Following)
         }
         Op::FenceI => {
-            code.fence();
+            code.fence(cpu);
             // The page being executed may be one that changed.
             cpu.pc = cpu.pc.wrapping_add(4);
             Ok(Next::Jump)
         }
         _ => Err(cpu.raise(trap::Trap::illegal(encoding(inst)))),
     }
+}
+
+/// Executes the CSR instruction `inst` at `cpu.pc` for compiled code; whether
+/// an interrupt may be takable now.
+pub(crate) fn for_compiled(cpu: &mut Cpu, inst: Inst) -> Result<bool, Faulted> {
+    Ok(matches!(access_csr(cpu, inst)?, Next::Leave(_)))
 }
 
 fn access_csr(cpu: &mut Cpu, inst: Inst) -> Result<Next, Faulted> {

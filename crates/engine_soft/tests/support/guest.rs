@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{Exit, Vcpu, VcpuHandle};
-use engine_soft::{SoftConfig, SoftVcpu};
+use engine_soft::SoftVcpu;
 use storage_window::StorageWindow;
 
-use crate::support::asm::*;
-use crate::support::{BASE, NoDevices, get, put, window};
+use super::support::asm::*;
+use super::support::{BASE, NoDevices, get, put, soft_config, window};
 
 /// Where the trap handler is that [`Guest::start`] installs.
 pub(crate) const HANDLER: u64 = BASE + 0x2000;
@@ -86,7 +86,7 @@ impl Guest {
         ];
         put(&window, HANDLER, &bytes(&handler));
         put(&window, code, &bytes(&[prelude().as_slice(), program].concat()));
-        let mut vcpu = SoftVcpu::new(hart_id, Arc::clone(&window), SoftConfig::default());
+        let mut vcpu = SoftVcpu::new(hart_id, Arc::clone(&window), soft_config());
         vcpu.riscv().start(code, 0);
         Self { window, vcpu }
     }

@@ -6,6 +6,7 @@ pub(crate) mod asm;
 use std::sync::Arc;
 
 use engine::{Bus, BusError};
+use engine_soft::{Compiler, CompilerConfig, SoftConfig};
 use main_storage::StorageRange;
 use storage_window::{Backing, MainStorage, StorageWindow};
 use vm_memory::{Bytes, GuestAddress};
@@ -38,6 +39,18 @@ pub(crate) fn put(window: &StorageWindow, address: u64, bytes: &[u8]) {
 /// Reads a doubleword at a guest physical address.
 pub(crate) fn get(window: &StorageWindow, address: u64) -> u64 {
     window.memory().read_obj(GuestAddress(address)).unwrap()
+}
+
+/// How the harts of these tests execute: in the test binary `compiled`, which
+/// has the same tests, everything is compiled before it is executed first.
+pub(crate) fn soft_config() -> SoftConfig {
+    let compiled = module_path!().starts_with("compiled");
+    SoftConfig { compiler: compiled.then(eager_compiler), ..SoftConfig::default() }
+}
+
+/// A compiler that takes everything and makes the guest wait.
+pub(crate) fn eager_compiler() -> Arc<Compiler> {
+    Compiler::start(CompilerConfig { threshold: 1, wait: true }).unwrap()
 }
 
 /// No devices anywhere.

@@ -44,9 +44,9 @@ pub(super) enum Command {
     Start,
     Stop,
     Move,
+    Delete,
     Exchange,
     Resize,
-    Delete,
 }
 
 impl Command {
@@ -55,9 +55,9 @@ impl Command {
             Self::Start => "started",
             Self::Stop => "stopped",
             Self::Move => "moved",
+            Self::Delete => "deleted",
             Self::Exchange => "exchanged",
             Self::Resize => "resized",
-            Self::Delete => "deleted",
         }
     }
 }

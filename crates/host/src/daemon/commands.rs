@@ -1,6 +1,6 @@
 //! What changes the board: start, stop, move, and the ends of workers.
 
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -100,20 +100,20 @@ impl Shared {
 
     /// Records that a command has ended, and what its partition is now.
     pub(super) fn close(&self, busy: &Busy<'_>) {
-        self.close_with(busy, &[]);
+        self.close_all(std::slice::from_ref(busy));
     }
 
-    /// The same for a command that was about others too.
-    pub(super) fn close_with(&self, busy: &Busy<'_>, others: &[&PartitionName]) {
+    /// The same for a command on several partitions.
+    pub(super) fn close_all(&self, busy: &[Busy<'_>]) {
         let board = self.board();
-        let names = std::iter::once(&busy.name).chain(others.iter().copied());
-        let partitions = names.filter_map(|name| {
-            board.record(name).map(|record| Change::Partition(name.clone(), record))
+        let ended = busy.iter().flat_map(|busy| {
+            let record = board.record(&busy.name);
+            let partition = record.map(|record| Change::Partition(busy.name.clone(), record));
+            partition.into_iter().chain([Change::Ended(busy.id)])
         });
-        let changes: Vec<_> = partitions.chain([Change::Ended(busy.id)]).collect();
-        if let Err(error) = self.journal.record(&changes) {
+        if let Err(error) = self.journal.record(&ended.collect::<Vec<_>>()) {
             // A host that comes later asks the worker how it ended.
-            tracing::error!(partition = %busy.name, "{}", in_full(&error));
+            tracing::error!("{}", in_full(&error));
         }
     }
 
@@ -451,7 +451,7 @@ impl Shared {
         self.changed.notify_all();
         self.begin_move(&busy, &plan, process.is_some())?;
         let Some(process) = process else { return Ok(moved(&plan, 0, 0, 0)) };
-        let report = self.move_running(&process, &plan, (mode, false), hear);
+        let report = self.move_running(&process, &plan, mode, hear);
         let outcome = self.end_move(&busy, &plan, report);
         self.close(&busy);
         Ok(outcome)
@@ -489,7 +489,7 @@ impl Shared {
         &self,
         process: &Process,
         plan: &MovePlan,
-        (mode, settle): (MoveMode, bool),
+        mode: MoveMode,
         hear: &mut dyn FnMut(&Reply),
     ) -> Result<MoveReport, String> {
         let (mover, reports) = channel();
@@ -499,21 +499,11 @@ impl Shared {
             from: plan.from().into(),
             origin: plan.to().origin(),
             mode,
-            settle,
             wait_ms: u64::try_from(wait).unwrap_or(u64::MAX),
         };
         process
             .give(&order, &files(&self.storage))
             .map_err(|error| format!("its worker cannot be reached: {error}"))?;
-        Self::await_move(process, &reports, hear)
-    }
-
-    /// Waits for a worker's report of its move.
-    pub(super) fn await_move(
-        process: &Process,
-        reports: &Receiver<Report>,
-        hear: &mut dyn FnMut(&Reply),
-    ) -> Result<MoveReport, String> {
         loop {
             match reports.recv() {
                 Ok(Report::Copying { done, total }) => hear(&Reply::Copying { done, total }),
@@ -531,7 +521,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn end_move(
+    fn end_move(
         &self,
         busy: &Busy<'_>,
         plan: &MovePlan,

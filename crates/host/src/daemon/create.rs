@@ -1,5 +1,7 @@
 //! Partitions that come and go while the host runs.
 
+use std::collections::BTreeMap;
+
 use main_storage::{BLOCK_SIZE, PartitionName, Size, StorageRange};
 
 use super::Shared;
@@ -68,7 +70,7 @@ impl Shared {
             disk: new.disk,
             autostart: false,
             engine: Engine::Soft,
-            io_keys: std::collections::BTreeMap::new(),
+            io_keys: BTreeMap::new(),
             line: 0,
         })
     }

@@ -12,11 +12,8 @@ use super::board::{Board, Busy, Command, CommandError, Run};
 use super::process::Process;
 use crate::control::{ExchangeOutcome, MoveMode, Relocated, Reply};
 use crate::in_full;
-use crate::journal::{CommandRecord, SideRecord};
+use crate::journal::CommandRecord;
 use crate::link::{Link, MoveReport, Order, Place, Report, Side};
-
-/// How the one that runs moves to the place of one that does not.
-const LIVE: (MoveMode, bool) = (MoveMode::Live, true);
 
 impl Shared {
     /// Lets two partitions change places, or only says what that would do.
@@ -51,14 +48,31 @@ impl Shared {
             }
         };
         self.changed.notify_all();
-        if let Err(error) = self.begin(&busy[0], exchange_record(&busy, plan)) {
-            let _ = self.board().map.abandon_exchange(&busy[0].name);
-            return Err(error);
-        }
+        self.begin_exchange(&busy, plan)?;
         let reports = self.exchange_running(&busy, plan, hear);
         let outcome = self.end_exchange(&busy, plan, reports);
-        self.close_with(&busy[0], &[&busy[1].name]);
+        self.close_all(&busy);
         Ok(outcome)
+    }
+
+    /// Records an exchange that the map has; takes it off the map when it
+    /// cannot.
+    fn begin_exchange(&self, busy: &[Busy<'_>; 2], plan: ExchangePlan) -> Result<(), CommandError> {
+        let [a, b] = busy;
+        let command = CommandRecord::Exchange {
+            name: a.name.to_string(),
+            from: plan.a().from().origin(),
+            to: plan.a().to().origin(),
+            with: b.name.to_string(),
+            with_from: plan.b().from().origin(),
+            with_to: plan.b().to().origin(),
+        };
+        let begun = self.begin(a, command);
+        if begun.is_err() {
+            // It is under way: it was begun under both claims.
+            let _ = self.board().map.abandon_exchange(&a.name);
+        }
+        begun
     }
 
     /// Has the workers exchange themselves; `None` for one that does not run.
@@ -78,8 +92,8 @@ impl Shared {
                 Err(reason) => [Some(Ok(MoveReport::stayed(reason.clone()))), Some(Err(reason))],
             },
             // The other one has no content: this one just moves there.
-            [Some(a), None] => [Some(self.move_running(&a, &plan.a(), LIVE, hear)), None],
-            [None, Some(b)] => [None, Some(self.move_running(&b, &plan.b(), LIVE, hear))],
+            [Some(a), None] => [Some(self.move_running(&a, &plan.a(), MoveMode::Live, hear)), None],
+            [None, Some(b)] => [None, Some(self.move_running(&b, &plan.b(), MoveMode::Live, hear))],
             [None, None] => [None, None],
         }
     }
@@ -195,15 +209,6 @@ impl Shared {
             }
         }
     }
-}
-
-fn exchange_record(busy: &[Busy<'_>; 2], plan: ExchangePlan) -> CommandRecord {
-    let side = |busy: &Busy<'_>, plan: MovePlan| SideRecord {
-        name: busy.name.to_string(),
-        from: plan.from().origin(),
-        to: plan.to().origin(),
-    };
-    CommandRecord::Exchange { a: side(&busy[0], plan.a()), b: side(&busy[1], plan.b()) }
 }
 
 /// What a worker says in the end.

@@ -18,20 +18,29 @@ const WORKER: u64 = 16 << 20;
 impl Shared {
     /// Whether the host can keep what starting `name` in `range` promises.
     pub(super) fn admit(&self, name: &PartitionName, range: StorageRange) -> Result<(), String> {
+        self.admit_bytes(Some(name), range.size().saturating_add(WORKER))
+    }
+
+    /// Whether the host can give running guests `more` bytes than it promised.
+    pub(super) fn admit_more(&self, more: u64) -> Result<(), String> {
+        self.admit_bytes(None, more)
+    }
+
+    fn admit_bytes(&self, except: Option<&PartitionName>, wanted: u64) -> Result<(), String> {
         if !self.storage.is_lazy() {
             return Ok(());
         }
-        let untouched = self.untouched(&self.board(), name).map_err(|error| in_full(&error))?;
+        let untouched = self.untouched(&self.board(), except).map_err(|error| in_full(&error))?;
         // A host that does not say is not asked.
         let Some(available) = available(Path::new("/proc/meminfo")) else { return Ok(()) };
-        check(range.size() + WORKER, untouched, available)
+        check(wanted, untouched, available)
     }
 
     /// Bytes that running guests other than `except` may still touch.
-    fn untouched(&self, board: &Board, except: &PartitionName) -> std::io::Result<u64> {
+    fn untouched(&self, board: &Board, except: Option<&PartitionName>) -> std::io::Result<u64> {
         let running = board.map.partitions().iter().filter(|on_map| {
             let partition = board.partitions.get(on_map.name());
-            on_map.name() != except && partition.is_some_and(|one| one.process().is_some())
+            Some(on_map.name()) != except && partition.is_some_and(|one| one.process().is_some())
         });
         running
             .map(|on_map| {

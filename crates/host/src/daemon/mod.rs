@@ -7,10 +7,10 @@
 //! resume     goes on with it
 //! board      what the host knows: the map and every partition, under one lock
 //! commands   start, stop, move: what changes the board
-//! exchange   two partitions change places
-//! resize     expand, shrink, compact
 //! create     create and delete
 //! memory     whether the host has what it promises
+//! exchange   two partitions change places
+//! resize     expand, shrink, compact
 //! process    one worker process and what it reports
 //! records    partitions as the journal holds them
 //! serve      one client's connection

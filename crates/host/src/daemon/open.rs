@@ -12,7 +12,7 @@ use storage_window::MainStorage;
 use super::HostError;
 use super::board::{Board, Command, Partition, Run};
 use super::process::{Process, last_word};
-use super::recovery::{Found, Next, Recovered, Recovery, Remains, recover};
+use super::recovery::{Next, Recovered, Recovery, Remains, recover};
 use crate::host_file::HostFile;
 use crate::in_full;
 use crate::journal::{Journal, State, StateRecord};
@@ -20,9 +20,9 @@ use crate::keeper::{Keeper, end_keeper_of};
 use crate::link::{Introduction, Link, Order, Report};
 use crate::state_dir::{Lock, StateDir};
 
-/// How long a worker may take to say who it is; it may be making its machine,
-/// or ending an exchange or a resize.
-const HELLO: Duration = Duration::from_secs(180);
+/// How long a worker may take to say who it is and where. It may be making its
+/// machine, or in the middle of a command that waits for its guest or another.
+const HELLO: Duration = Duration::from_secs(300);
 /// How long guests of a host that was ending may take to power off.
 const POWER_OFF: Duration = Duration::from_secs(10);
 
@@ -51,7 +51,7 @@ pub(super) fn open(file: &HostFile, dir: &StateDir, lock: &Lock) -> Result<Opene
         Some((keeper, storage)) => (Some(keeper), storage),
         None => (None, make_storage(file)?),
     };
-    let found = workers.iter().map(|(name, (_, said))| Ok((name.clone(), found(name, said)?)));
+    let found = workers.iter().map(|(name, (_, said))| Ok((name.clone(), place(name, said)?)));
     let found = found.collect::<Result<BTreeMap<_, _>, HostError>>()?;
     let dead = state.partitions.keys().filter(|name| !found.contains_key(*name));
     let ended = dead.filter_map(|name| Some((name.clone(), last_word(&dir.worker_log(name))?)));
@@ -70,6 +70,7 @@ pub(super) fn open(file: &HostFile, dir: &StateDir, lock: &Lock) -> Result<Opene
     journal.record(&changes).map_err(|error| HostError::Recovery(in_full(&error)))?;
     let mut board = Board::new(map);
     let next = settle(&mut board, partitions, workers);
+    clear(&storage, &board);
     tracing::info!(keeper = keeper.pid(), survived, "main storage is kept");
     Ok(Opened { journal, storage, keeper, board, next })
 }
@@ -141,22 +142,33 @@ fn find_workers(dir: &StateDir) -> Result<Workers, HostError> {
     Ok(workers)
 }
 
-fn found(name: &PartitionName, said: &Introduction) -> Result<Found, HostError> {
-    let nonsense = || {
+/// Where a worker says that its storage is.
+fn place(name: &PartitionName, said: &Introduction) -> Result<StorageRange, HostError> {
+    let range = StorageRange::try_from(said.range);
+    range.ok().filter(|_| said.name == name.as_str()).ok_or_else(|| {
         HostError::Recovery(format!(
             "the worker of \"{name}\" says that it is {} in {:?}; end everything with `berth down`",
             said.name, said.range
         ))
-    };
-    if said.name != name.as_str() {
-        return Err(nonsense());
+    })
+}
+
+/// Gives back the memory of everything that no worker has: what a host that
+/// was killed did not come to.
+fn clear(storage: &MainStorage, board: &Board) {
+    if !storage.is_lazy() {
+        return;
     }
-    let range = |place| StorageRange::try_from(place).map_err(|_| nonsense());
-    let moving = match said.moving {
-        Some(moving) => Some((range(moving.from)?, range(moving.to)?)),
-        None => None,
+    let runs = |on_map: &&main_storage::Partition| {
+        board.partitions.get(on_map.name()).is_some_and(|one| one.process().is_some())
     };
-    Ok(Found { range: range(said.range)?, moving })
+    let idle = board.map.partitions().iter().filter(|on_map| !runs(on_map));
+    for range in idle.map(main_storage::Partition::range).chain(board.map.gaps()) {
+        if let Err(error) = storage.discard(range) {
+            // It is tried again before the range is used.
+            tracing::error!(error = in_full(&error), "memory not given back");
+        }
+    }
 }
 
 /// Puts everybody on the board, under the commands that go on.
@@ -171,7 +183,6 @@ fn settle(
         let (busy, awaited) = match next {
             Next::Rest(_) => (None, false),
             Next::Adopt => (None, true),
-            Next::AdoptMoving(..) => (Some(Command::Move), true),
             Next::AdoptAndStop(_) => (Some(Command::Stop), false),
             Next::AdoptAndRestart(_) => (Some(Command::Stop), true),
             Next::Start(_) => (Some(Command::Start), true),
@@ -215,12 +226,11 @@ pub struct Leftover {
     /// Its partition.
     pub name: PartitionName,
     /// Its worker's process id.
-    pub pid: i32,
+    pub pid: u32,
 }
 
 fn guest(process: &Process) -> Leftover {
-    let pid = i32::try_from(process.pid()).unwrap_or(0);
-    Leftover { name: process.name.clone(), pid }
+    Leftover { name: process.name.clone(), pid: process.pid() }
 }
 
 /// Ends everything that an earlier host left: its guests, which are asked and
@@ -240,7 +250,7 @@ pub fn clean_up(
         match Link::connect(&dir.worker_socket(&name)) {
             Ok(link) => {
                 let Some(pid) = link.peer_pid() else { continue };
-                let leftover = Leftover { name, pid };
+                let leftover = Leftover { name, pid: pid.unsigned_abs() };
                 hear(&leftover);
                 leftover.end(dir, link, wait)?;
                 any = true;
@@ -275,7 +285,8 @@ impl Leftover {
                 Err(_) => break false,
             }
         };
-        if let (false, Some(pid)) = (gone, rustix::process::Pid::from_raw(self.pid)) {
+        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
+        if let (false, Some(pid)) = (gone, pid) {
             rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
         }
         let _ = std::fs::remove_file(dir.worker_socket(&self.name));

@@ -66,16 +66,7 @@ impl Process {
             Err(error) if gone(&error) => return Ok(None),
             sent => sent?,
         }
-        let deadline = Instant::now() + limit;
-        let introduction = loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match link.receive_within::<Report>(left)? {
-                None | Some((Report::Ended(_), _)) => return Ok(None),
-                Some((Report::Hello(introduction), _)) => break introduction,
-                // Said to nobody before; what matters of it is in its Hello.
-                Some(_) => {}
-            }
-        };
+        let Some(introduction) = hear_out(&link, name, limit)? else { return Ok(None) };
         // It answered after its process was looked up, so that is the one.
         let process = Self {
             name: name.clone(),
@@ -203,6 +194,32 @@ fn ended(process: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
         match poll(&mut [PollFd::from_borrowed_fd(process, PollFlags::IN)], Some(&timeout)) {
             Err(rustix::io::Errno::INTR) => {}
             ready => return Ok(ready? > 0),
+        }
+    }
+}
+
+/// Waits for a worker's introduction. A worker whose range is being changed
+/// carries that out by itself, and is asked again when it has: until then
+/// nobody is told what is free.
+fn hear_out(
+    link: &Link,
+    name: &PartitionName,
+    limit: Duration,
+) -> io::Result<Option<Introduction>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match link.receive_within::<Report>(left)? {
+            None | Some((Report::Ended(_), _)) => return Ok(None),
+            Some((Report::Hello(introduction), _)) if !introduction.changing => {
+                return Ok(Some(introduction));
+            }
+            Some((Report::Hello(_), _)) => {
+                tracing::info!(partition = %name, "waiting for the end of its move or resize");
+            }
+            Some((Report::Moved(_) | Report::Resized(_), _)) => link.send(&Order::Hello, &[])?,
+            // What matters of it is in its introduction.
+            Some(_) => {}
         }
     }
 }

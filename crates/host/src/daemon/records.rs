@@ -78,7 +78,6 @@ pub(super) fn spec(
         engine: match record.engine {
             EngineRecord::Soft => Engine::Soft,
         },
-        // A number that is no key cannot have been written.
         io_keys: record
             .io_keys
             .iter()

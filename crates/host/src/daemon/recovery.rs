@@ -7,17 +7,16 @@
 //! | start | adopted: it has started | begun anew | begun anew |
 //! | stop | adopted, and the stop repeated | stopped | stopped |
 //! | restart | adopted, and the restart repeated | started | started |
-//! | move | adopted where it says; both ranges are its own until it ends | the same, where it was | started where it was |
-//! | exchange | adopted where it says | failed, where the other one's place leaves it | started where it was |
-//! | resize | adopted with the size it says | failed, with the size it had | started with the size it had |
+//! | move, resize | adopted where it says | as none, where it was | as none, where it was |
+//! | exchange | adopted where it says | as none, where the other's word leaves it | as none, where it was |
 //! | delete | adopted: undone | finished | finished |
 //!
 //! A start is finished because nothing can be lost by it: no guest has run. A
-//! move is the worker's: it alone knows how far it is, and finishes it or stays
-//! where it was. An exchange and a resize the workers end among themselves before
-//! they say who they are: what they say then is how it ended. A stop is finished because the guest may be half down already.
-//! "Nothing lives any more" is when the keeper is gone too, as after the
-//! machine was restarted: then the host starts again what ran.
+//! move, exchange or resize is the worker's: it alone knows how far it is, and
+//! finishes it or stays where it was before it says where it is. A stop is
+//! finished because the guest may be half down already. "Nothing lives any
+//! more" is when the keeper is gone too, as after the machine was restarted:
+//! then the host starts again what ran.
 
 use std::collections::BTreeMap;
 
@@ -25,17 +24,8 @@ use main_storage::{PartitionName, Refusal, StorageMap, StorageRange};
 
 use super::records;
 use crate::host_file::{HostFile, PartitionSpec};
-use crate::journal::{Change, CommandId, CommandRecord, SideRecord, State, StateRecord};
+use crate::journal::{Change, CommandId, CommandRecord, State, StateRecord};
 use crate::link::Ended;
-
-/// A worker that was found, and what it said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found {
-    /// Where its storage is.
-    pub(super) range: StorageRange,
-    /// Where it was and will be, in the middle of a relocation.
-    pub(super) moving: Option<(StorageRange, StorageRange)>,
-}
 
 /// What is done with a partition next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +34,6 @@ pub(super) enum Next {
     Rest(StateRecord),
     /// Its worker is taken over.
     Adopt,
-    /// And its relocation waited for.
-    AdoptMoving(StorageRange, CommandId),
     /// And stopped.
     AdoptAndStop(CommandId),
     /// And started anew.
@@ -100,8 +88,8 @@ pub(super) enum Contradiction {
 
 /// What there is beside the journal.
 pub(super) struct Remains {
-    /// Workers that live.
-    pub(super) found: BTreeMap<PartitionName, Found>,
+    /// Where workers that live say they are.
+    pub(super) found: BTreeMap<PartitionName, StorageRange>,
     /// Last words of those that do not.
     pub(super) ended: BTreeMap<PartitionName, Ended>,
     /// Whether main storage is still the one that the journal speaks of.
@@ -128,11 +116,13 @@ pub(super) fn recover(
     let changes = vec![Change::MainStorage(wanted)];
     let mut recovery = Recovery { map, partitions: Vec::new(), changes };
     for name in state.partitions.keys() {
-        recovery.take_over(state, name, remains, &mut number)?;
+        let command = state.commands.iter().find(|(_, one)| one.is_about(name));
+        let command = command.map(|(id, command)| (*id, command));
+        recovery.take_over(state, name, command, remains, &mut number)?;
     }
     // Of partitions that are gone.
     for (id, command) in &state.commands {
-        if !state.partitions.keys().any(|name| command.concerns(name)) {
+        if !state.partitions.keys().any(|name| command.is_about(name)) {
             recovery.changes.push(Change::Ended(*id));
         }
     }
@@ -150,36 +140,28 @@ impl Recovery {
         &mut self,
         state: &State,
         name: &PartitionName,
+        command: Option<(CommandId, &CommandRecord)>,
         remains: &Remains,
         number: &mut impl FnMut() -> CommandId,
     ) -> Result<(), Contradiction> {
         let Some(record) = state.partitions.get(name) else { return Ok(()) };
-        let command = state.commands.iter().find(|(_, one)| one.concerns(name));
-        let command = command.map(|(id, command)| (*id, command));
         let found = remains.found.get(name);
         let impossible =
             |refusal: Refusal| Contradiction::Impossible { name: name.clone(), refusal };
         let mut spec = records::spec(name, record).map_err(|error| impossible(error.into()))?;
         // A worker's word about where its storage is wins.
-        spec.range = match (found, command) {
-            (Some(found), _) => found.moving.map_or(found.range, |moving| moving.0),
-            (None, Some((_, CommandRecord::Exchange { a, b }))) => {
-                let origin = left_by_exchange(name, a, b, &remains.found);
-                spec.range.at(origin).map_err(|error| impossible(error.into()))?
-            }
-            (None, _) => spec.range,
+        spec.range = match found {
+            Some(range) => *range,
+            None => left_by(name, spec.range, command, remains),
         };
         self.map.assign(name.clone(), spec.range).map_err(impossible)?;
         let next = match found {
-            Some(found) => adopt(found, command, number),
+            Some(_) => adopt(command),
             None => {
                 let ended = remains.survived.then(|| remains.ended.get(name));
                 without_worker(&record.state, command, ended, number)
             }
         };
-        if let Next::AdoptMoving(to, _) = next {
-            self.map.begin_move(name, to.origin()).map_err(impossible)?;
-        }
         self.note(&spec, &next, command.map(|(id, _)| id));
         self.partitions.push(Recovered { spec, next });
         Ok(())
@@ -191,10 +173,6 @@ impl Recovery {
         let (state, going_on) = match next {
             Next::Rest(state) => (state.clone(), None),
             Next::Adopt => (StateRecord::Running, None),
-            Next::AdoptMoving(to, id) => {
-                let (from, to) = (spec.range.origin(), to.origin());
-                (StateRecord::Running, Some((*id, CommandRecord::Move { name, from, to })))
-            }
             Next::AdoptAndStop(id) => {
                 (StateRecord::Running, Some((*id, CommandRecord::Stop { name })))
             }
@@ -256,43 +234,40 @@ impl Recovery {
     }
 }
 
-/// Where an exchange left a partition that has no worker, by where the other
-/// one is: its own content is gone in either case.
-fn left_by_exchange(
+/// Where a partition without a worker is. Only in an exchange whose other
+/// partition lives that depends on more than the journal: both went, or none.
+fn left_by(
     name: &PartitionName,
-    a: &SideRecord,
-    b: &SideRecord,
-    workers: &BTreeMap<PartitionName, Found>,
-) -> u64 {
-    let (own, other) = if a.name == name.as_str() { (a, b) } else { (b, a) };
-    let other_now = workers.iter().find(|(name, _)| name.as_str() == other.name);
-    let happened = other_now.is_some_and(|(_, found)| found.range.origin() == other.to);
-    if happened { own.to } else { own.from }
+    recorded: StorageRange,
+    command: Option<(CommandId, &CommandRecord)>,
+    remains: &Remains,
+) -> StorageRange {
+    let Some((_, CommandRecord::Exchange { name: a, to, with: b, with_to, .. })) = command else {
+        return recorded;
+    };
+    let (other, other_to, own_to) =
+        if name.as_str() == a { (b, *with_to, *to) } else { (a, *to, *with_to) };
+    let other = remains.found.iter().find(|(found, _)| found.as_str() == other);
+    match other.filter(|(_, range)| range.origin() == other_to) {
+        Some(_) => recorded.at(own_to).unwrap_or(recorded),
+        None => recorded,
+    }
 }
 
 /// For a partition whose worker lives.
-fn adopt(
-    found: &Found,
-    command: Option<(CommandId, &CommandRecord)>,
-    number: &mut impl FnMut() -> CommandId,
-) -> Next {
-    match (found.moving, command) {
-        (Some((_, to)), Some((id, CommandRecord::Move { .. }))) => Next::AdoptMoving(to, id),
-        (Some((_, to)), _) => Next::AdoptMoving(to, number()),
-        (None, Some((id, CommandRecord::Stop { .. }))) => Next::AdoptAndStop(id),
-        (None, Some((id, CommandRecord::Restart { .. }))) => Next::AdoptAndRestart(id),
-        (
-            None,
-            None
-            | Some((
-                _,
-                CommandRecord::Start { .. }
-                | CommandRecord::Move { .. }
-                | CommandRecord::Exchange { .. }
-                | CommandRecord::Resize { .. }
-                | CommandRecord::Delete { .. },
-            )),
-        ) => Next::Adopt,
+fn adopt(command: Option<(CommandId, &CommandRecord)>) -> Next {
+    match command {
+        Some((id, CommandRecord::Stop { .. })) => Next::AdoptAndStop(id),
+        Some((id, CommandRecord::Restart { .. })) => Next::AdoptAndRestart(id),
+        Some((
+            _,
+            CommandRecord::Start { .. }
+            | CommandRecord::Move { .. }
+            | CommandRecord::Exchange { .. }
+            | CommandRecord::Resize { .. }
+            | CommandRecord::Delete { .. },
+        ))
+        | None => Next::Adopt,
     }
 }
 
@@ -304,16 +279,21 @@ fn without_worker(
     ended: Option<Option<&Ended>>,
     number: &mut impl FnMut() -> CommandId,
 ) -> Next {
-    let ran = matches!(state, StateRecord::Running);
-    match (command, ended) {
-        (Some((id, CommandRecord::Start { .. } | CommandRecord::Restart { .. })), _) => {
-            Next::Start(id)
-        }
-        (Some((_, CommandRecord::Stop { .. })), _) => Next::Rest(StateRecord::Stopped(None)),
-        (Some((id, CommandRecord::Delete { .. })), _) => Next::Delete(id),
-        (_, None) if ran => Next::Start(number()),
-        (_, Some(word)) if ran => alone(word, number),
-        (_, _) => Next::Rest(state.clone()),
+    match command {
+        Some((id, CommandRecord::Start { .. } | CommandRecord::Restart { .. })) => Next::Start(id),
+        Some((_, CommandRecord::Stop { .. })) => Next::Rest(StateRecord::Stopped(None)),
+        Some((id, CommandRecord::Delete { .. })) => Next::Delete(id),
+        Some((
+            _,
+            CommandRecord::Move { .. }
+            | CommandRecord::Exchange { .. }
+            | CommandRecord::Resize { .. },
+        ))
+        | None => match (state, ended) {
+            (StateRecord::Running, None) => Next::Start(number()),
+            (StateRecord::Running, Some(word)) => alone(word, number),
+            (rest, _) => Next::Rest(rest.clone()),
+        },
     }
 }
 

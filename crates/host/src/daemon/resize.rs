@@ -87,41 +87,38 @@ impl Shared {
             }
         };
         self.changed.notify_all();
-        let (from, to) = (plan.from().size(), plan.to().size());
-        let record = CommandRecord::Resize { name: name.to_string(), from, to };
-        if let Err(error) = self.begin(&busy, record) {
+        let (from, to) = (plan.from().size(), size);
+        let begun = self.begin(&busy, CommandRecord::Resize { name: name.to_string(), from, to });
+        if let Err(error) = begun {
             self.board().settle_size(name, from);
             return Err(error);
         }
         let report = match process {
-            Some(process) => self.resize_admitted(&process, plan).map(Some),
             None => Ok(None),
+            Some(process) => self.resize_running(&process, plan).map(Some),
         };
         let outcome = self.end_resize(name, plan, report, moved);
         self.close(&busy);
         Ok(outcome)
     }
 
-    /// A guest gets more only if the host can keep that promise.
-    fn resize_admitted(&self, process: &Process, plan: ResizePlan) -> Result<ResizeReport, String> {
+    fn resize_running(&self, process: &Process, plan: ResizePlan) -> Result<ResizeReport, String> {
+        let size = plan.to().size();
         // One at a time, so that none counts on what another was just promised.
-        let _admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
+        let admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
         if plan.grows() {
-            if let Err(reason) = self.admit(&process.name, plan.to()) {
-                let size = plan.from().size();
-                return Ok(ResizeReport::Stayed { size, reason, busy_devices: vec![] });
+            if let Err(reason) = self.admit_more(plan.difference().size()) {
+                let (size, busy_devices) = (plan.from().size(), Vec::new());
+                return Ok(ResizeReport::Stayed { size, reason, busy_devices });
             }
         }
-        self.resize_running(process, plan.to().size())
-    }
-
-    fn resize_running(&self, process: &Process, size: u64) -> Result<ResizeReport, String> {
         let (mover, reports) = channel();
         process.set_mover(Some(mover));
         let wait_ms = u64::try_from(self.config.file.device_wait.as_millis()).unwrap_or(u64::MAX);
         process
             .give(&Order::Resize { size, wait_ms }, &files(&self.storage))
             .map_err(|error| format!("its worker cannot be reached: {error}"))?;
+        drop(admission);
         loop {
             match reports.recv() {
                 Ok(Report::Resized(report)) => {

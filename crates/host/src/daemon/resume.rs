@@ -1,44 +1,36 @@
 //! Goes on with what an earlier host left, and keeps the keeper.
 
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use main_storage::{MovePlan, PartitionName, StorageRange};
+use main_storage::PartitionName;
 
 use super::Shared;
 use super::board::{Busy, CommandError};
 use super::process::Process;
 use super::recovery::Next;
-use crate::journal::CommandId;
 use crate::keeper::Keeper;
 
 /// Between two attempts to start a keeper.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// What is done under a claim that an earlier host made.
+type Work = fn(&Arc<Shared>, &Busy<'_>) -> Result<(), CommandError>;
+
 impl Shared {
     /// Does what was decided for a partition. Does not wait.
     pub(super) fn resume(self: &Arc<Self>, name: &PartitionName, next: Next) {
         let process = self.board().partitions.get(name).and_then(|one| one.running().ok());
-        if let (Some(process), Next::AdoptMoving(to, id)) = (&process, &next) {
-            return self.resume_move(process, *to, *id);
-        }
         process.iter().for_each(|process| self.watch_adopted(process));
         let (shared, owned) = (Arc::clone(self), name.clone());
-        match next {
-            Next::Rest(_) | Next::Adopt | Next::AdoptMoving(..) => {}
-            Next::AdoptAndStop(id) => self
-                .go_on(name, move || shared.stop_begun(&Busy::resumed(&shared, owned, id), false)),
-            Next::AdoptAndRestart(id) => self.go_on(name, move || {
-                shared.restart_begun(&Busy::resumed(&shared, owned, id), false)
-            }),
-            Next::Start(id) => {
-                self.go_on(name, move || shared.start_begun(&Busy::resumed(&shared, owned, id)));
-            }
-            Next::Delete(id) => {
-                self.go_on(name, move || shared.delete_begun(&Busy::resumed(&shared, owned, id)));
-            }
-        }
+        let (id, work): (_, Work) = match next {
+            Next::Rest(_) | Next::Adopt => return,
+            Next::AdoptAndStop(id) => (id, |shared, busy| shared.stop_begun(busy, false)),
+            Next::AdoptAndRestart(id) => (id, |shared, busy| shared.restart_begun(busy, false)),
+            Next::Start(id) => (id, Self::start_begun),
+            Next::Delete(id) => (id, |shared, busy| shared.delete_begun(busy)),
+        };
+        self.go_on(name, move || work(&shared, &Busy::resumed(&shared, owned, id)));
     }
 
     fn go_on(
@@ -62,27 +54,6 @@ impl Shared {
         tracing::info!(partition = %process.name, pid = process.pid(), "taken over");
         self.go_on(&process.name, move || {
             shared.watch(&watched, || {});
-            Ok(())
-        });
-    }
-
-    /// Waits for the end of a move that an earlier host ordered.
-    fn resume_move(self: &Arc<Self>, process: &Arc<Process>, to: StorageRange, id: CommandId) {
-        let (mover, reports) = channel();
-        // Before anything is heard of it.
-        process.set_mover(Some(mover));
-        self.watch_adopted(process);
-        let (shared, process) = (Arc::clone(self), Arc::clone(process));
-        let name = process.name.clone();
-        self.go_on(&name.clone(), move || {
-            let busy = Busy::resumed(&shared, name.clone(), id);
-            let from = shared.board().map.get(&name).map(main_storage::Partition::range);
-            let plan = from.and_then(|from| MovePlan::new(from, to.origin()).ok());
-            let report = Self::await_move(&process, &reports, &mut |_| {});
-            if let Some(plan) = plan {
-                shared.end_move(&busy, &plan, report);
-            }
-            shared.close(&busy);
             Ok(())
         });
     }

@@ -13,8 +13,7 @@
 //! | `commands` | number | JSON of [`CommandRecord`], while it is in flight |
 //!
 //! The journal goes when the host ends by command.
-
-#![expect(clippy::result_large_err, reason = "the store's errors are large, and rare")]
+#![expect(clippy::result_large_err, reason = "the store's own error, in calls that write to disk")]
 
 mod record;
 
@@ -30,7 +29,7 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use record::{
     BackingRecord, Change, CommandId, CommandRecord, CpusRecord, EngineRecord, MainStorageRecord,
-    PartitionRecord, SCHEMA, SideRecord, State, StateRecord,
+    PartitionRecord, SCHEMA, State, StateRecord,
 };
 
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
@@ -68,7 +67,9 @@ pub(crate) struct Journal {
 impl Journal {
     /// Opens or makes the journal at `path`, and reads it.
     pub(crate) fn open(path: &Path) -> Result<(Self, State), JournalError> {
-        let store = open_file(path).map_err(|error| broken(path, error))?;
+        let broken =
+            |source| JournalError::Store { path: path.to_owned(), source: Box::new(source) };
+        let store = open_file(path).map_err(broken)?;
         Self::of(path, store)
     }
 
@@ -123,7 +124,10 @@ impl Journal {
             Some(store) => work(store),
             None => open_file(&self.path).and_then(|opened| work(store.insert(opened))),
         };
-        done.map_err(|error| broken(&self.path, error))
+        done.map_err(|source| JournalError::Store {
+            path: self.path.clone(),
+            source: Box::new(source),
+        })
     }
 
     fn read(&self) -> Result<State, JournalError> {
@@ -133,10 +137,6 @@ impl Journal {
         }
         text.parse().map_err(|what| JournalError::Damaged { path: self.path.clone(), what })
     }
-}
-
-fn broken(path: &Path, error: redb::Error) -> JournalError {
-    JournalError::Store { path: path.to_owned(), source: Box::new(error) }
 }
 
 fn open_file(path: &Path) -> Result<Database, redb::Error> {

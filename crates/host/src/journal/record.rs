@@ -54,8 +54,7 @@ pub(crate) struct PartitionRecord {
     pub(crate) disk: Option<u64>,
     pub(crate) autostart: bool,
     pub(crate) engine: EngineRecord,
-    /// Access keys of its I/O processors that are not 0.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    /// Access keys of I/O processors, by name.
     pub(crate) io_keys: BTreeMap<String, u8>,
     pub(crate) state: StateRecord,
 }
@@ -100,44 +99,38 @@ pub(crate) enum CommandRecord {
     Restart { name: PartitionNameRecord },
     /// The worker relocates; it holds both ranges. Origins in bytes.
     Move { name: PartitionNameRecord, from: u64, to: u64 },
-    /// The workers exchange their storage; both hold all ranges. Origins in
-    /// bytes.
-    Exchange { a: SideRecord, b: SideRecord },
-    /// The worker grows or shrinks; the larger range is held. Bytes.
+    /// Two partitions change places; each holds both ranges of its own.
+    /// Origins before and after, in bytes.
+    Exchange {
+        name: PartitionNameRecord,
+        from: u64,
+        to: u64,
+        with: PartitionNameRecord,
+        with_from: u64,
+        with_to: u64,
+    },
+    /// The worker grows or shrinks. Sizes in bytes.
     Resize { name: PartitionNameRecord, from: u64, to: u64 },
     /// Range and disk are cleared, and the partition goes.
     Delete { name: PartitionNameRecord },
-}
-
-/// One partition's part in an exchange.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SideRecord {
-    pub(crate) name: PartitionNameRecord,
-    pub(crate) from: u64,
-    pub(crate) to: u64,
 }
 
 /// A partition's name; checked when it is read.
 pub(crate) type PartitionNameRecord = String;
 
 impl CommandRecord {
-    /// The partitions it is about.
-    pub(crate) fn names(&self) -> Vec<&str> {
+    /// Whether it is about the partition `name`.
+    pub(crate) fn is_about(&self, other: &PartitionName) -> bool {
+        let other = other.as_str();
         match self {
             Self::Start { name }
             | Self::Stop { name }
             | Self::Restart { name }
             | Self::Move { name, .. }
             | Self::Resize { name, .. }
-            | Self::Delete { name } => vec![name],
-            Self::Exchange { a, b } => vec![&a.name, &b.name],
+            | Self::Delete { name } => name == other,
+            Self::Exchange { name, with, .. } => name == other || with == other,
         }
-    }
-
-    /// Whether it is about `name`.
-    pub(crate) fn concerns(&self, name: &PartitionName) -> bool {
-        self.names().contains(&name.as_str())
     }
 }
 

@@ -1,7 +1,6 @@
 //! The journal against a trivial model, with the disk failing at every write
 //! and the machine losing what was not made durable.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -113,7 +112,7 @@ fn partition(origin: u64, state: StateRecord) -> PartitionRecord {
         disk: Some(64 << 20),
         autostart: true,
         engine: EngineRecord::Soft,
-        io_keys: BTreeMap::new(),
+        io_keys: [("rng".to_owned(), 3)].into(),
         state,
     }
 }
@@ -227,13 +226,16 @@ fn the_format_is_the_golden_one() {
         text(&CommandRecord::Stop { name: name() }),
         text(&CommandRecord::Restart { name: name() }),
         text(&CommandRecord::Move { name: name(), from: 1, to: 2 }),
-        text(&CommandRecord::Delete { name: name() }),
         text(&CommandRecord::Exchange {
-            a: SideRecord { name: name(), from: 1, to: 2 },
-            b: SideRecord { name: "lpar2".into(), from: 2, to: 1 },
+            name: name(),
+            from: 1,
+            to: 2,
+            with: "lpar2".into(),
+            with_from: 3,
+            with_to: 4,
         }),
         text(&CommandRecord::Resize { name: name(), from: 1, to: 2 }),
-        text(&PartitionRecord { io_keys: BTreeMap::from([("rng".into(), 3)]), ..floating }),
+        text(&CommandRecord::Delete { name: name() }),
     ]);
     let golden = include_str!("golden-1.txt");
     assert_eq!(SCHEMA, "1", "a new schema needs a golden file of its own");

@@ -84,6 +84,7 @@ pub(super) struct Party {
 impl Party {
     /// Carries it out and says how it ended.
     pub(super) fn run(&self) -> MoveReport {
+        super::relocate::come_first();
         let result = match self.side {
             Side::Leader => self.lead(),
             Side::Follower => self.follow(),

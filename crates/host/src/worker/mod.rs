@@ -12,7 +12,6 @@ mod exchange;
 mod hold;
 mod relocate;
 mod resize;
-mod settling;
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,13 +30,12 @@ use storage_window::StorageWindow;
 
 use crate::in_full;
 use crate::link::{
-    self, DataDisk, Ended, Introduction, LAST_WORD, Link, MoveReport, Order, Place, Relocating,
-    Report, ResizeReport, Side, WorkerConfig,
+    self, DataDisk, Ended, Introduction, LAST_WORD, Link, MoveReport, Order, Place, Report,
+    ResizeReport, Side, WorkerConfig,
 };
 use crate::lockdown;
 use agent::Agent;
 use relocate::{Answers, Files};
-use settling::Settling;
 
 /// How long an I/O processor may take to acknowledge its address limits.
 const ACKNOWLEDGE: Duration = Duration::from_secs(10);
@@ -78,10 +76,8 @@ struct Worker {
     name: String,
     /// Whether the guest serves commands.
     ready: Arc<AtomicBool>,
-    /// An exchange or a resize is under way.
-    settling: Settling,
-    /// The relocation under way, for a host that comes in the middle of it.
-    moving: Mutex<Option<Relocating>>,
+    /// Whether its range is being changed, for a host that comes meanwhile.
+    changing: Mutex<bool>,
 }
 
 /// Runs a worker on the listening socket at standard input.
@@ -145,9 +141,8 @@ fn begin(
     };
     let agent = Agent::new(machine.agent().clone(), Box::new(on_ready));
     let host = Arc::clone(host);
-    let (answers, moving, name) = (Mutex::default(), Mutex::default(), config.name.clone());
-    let settling = Settling::default();
-    let worker = Worker { machine, window, agent, host, answers, name, ready, settling, moving };
+    let (answers, changing, name) = (Mutex::default(), Mutex::default(), config.name.clone());
+    let worker = Worker { machine, window, agent, host, answers, name, ready, changing };
     let worker = Arc::new(worker);
     let agent = Arc::clone(&worker.agent);
     spawn("agent", move || agent.run())?;
@@ -196,6 +191,7 @@ fn machine_config(config: &WorkerConfig) -> MachineConfig {
         name: config.name.clone(),
         vcpus: config.vcpus,
         host_cpus: config.pin.clone(),
+        compile: true,
         kernel: config.kernel.clone(),
         initrd: config.initrd.clone(),
         command_line: config.command_line.clone(),
@@ -231,13 +227,7 @@ impl Worker {
     fn carry_out(self: &Arc<Self>, order: Order, fds: Vec<OwnedFd>) {
         match order {
             Order::Start(_) => tracing::warn!("the guest was started already"),
-            Order::Hello => {
-                let worker = Arc::clone(self);
-                // Not here: an exchange or a resize may first have to end.
-                if let Err(error) = spawn("hello", move || worker.introduce_itself()) {
-                    tracing::error!(error, "the host gets no answer");
-                }
-            }
+            Order::Hello => self.introduce_itself(),
             Order::Exec { argv, env, cwd } => {
                 let Some(client) = client(fds) else { return };
                 let bytes = String::into_bytes;
@@ -256,15 +246,13 @@ impl Worker {
                     console::attach(self.machine.console(), client);
                 }
             }
-            Order::Move { from, origin, mode, settle, wait_ms } => {
+            Order::Move { from, origin, mode, wait_ms } => {
                 let limits = relocation::Limits {
                     quiesce: Duration::from_millis(wait_ms),
                     acknowledge: ACKNOWLEDGE,
                 };
                 let to = (origin, mode.into());
-                let settling = settle.then(|| self.settling.begin());
-                if let Err(reason) = self.relocate(from.try_into().ok(), to, limits, fds, settling)
-                {
+                if let Err(reason) = self.relocate(from.try_into().ok(), to, limits, fds) {
                     self.host.say(&Report::Moved(MoveReport::stayed(reason)));
                 }
             }
@@ -304,20 +292,19 @@ impl Worker {
 
     /// Tells a host that came later who and where this worker is.
     fn introduce_itself(&self) {
-        self.settling.wait();
-        // Held while it is said, so that a relocation's end comes after it.
-        let moving = self.moving();
+        // Held while it is said, so that a change's end comes after it.
+        let changing = self.changing();
         let range = Place { origin: self.window.origin(), size: self.window.size() };
         self.host.say(&Report::Hello(Introduction {
             name: self.name.clone(),
             range,
             ready: self.ready.load(Ordering::Acquire),
-            moving: *moving,
+            changing: *changing,
         }));
     }
 
-    fn moving(&self) -> MutexGuard<'_, Option<Relocating>> {
-        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
+    fn changing(&self) -> MutexGuard<'_, bool> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn relocate(
@@ -326,7 +313,6 @@ impl Worker {
         (origin, mode): (u64, relocation::Mode),
         limits: relocation::Limits,
         fds: Vec<OwnedFd>,
-        settling: Option<settling::UnderWay>,
     ) -> Result<(), String> {
         let from = from.ok_or("the host named no range")?;
         let [storage, keys] =
@@ -338,12 +324,10 @@ impl Worker {
         let host = Arc::clone(&self.host);
         let driver = relocate::Worker::new(machine, window, files, host, from, answered);
         let worker = Arc::clone(self);
-        let to = Place { origin, size: from.size() };
-        *self.moving() = Some(Relocating { from: from.into(), to });
+        *self.changing() = true;
         let spawned = spawn("move", move || {
             let report = driver.run(origin, mode, limits);
-            *worker.moving() = None;
-            drop(settling);
+            *worker.changing() = false;
             if let MoveReport::Lost { .. } = report {
                 // The storage is gone: nothing may enter the guest again.
                 worker.host.say(&Report::Moved(report));
@@ -353,7 +337,7 @@ impl Worker {
             }
         });
         if spawned.is_err() {
-            *self.moving() = None;
+            *self.changing() = false;
         }
         spawned
     }
@@ -378,12 +362,16 @@ impl Worker {
             limit,
         };
         let worker = Arc::clone(self);
-        let settling = self.settling.begin();
-        spawn("exchange", move || {
+        *self.changing() = true;
+        let spawned = spawn("exchange", move || {
             let report = party.run();
-            drop(settling);
+            *worker.changing() = false;
             worker.host.say(&Report::Moved(report));
-        })
+        });
+        if spawned.is_err() {
+            *self.changing() = false;
+        }
+        spawned
     }
 
     fn resize(
@@ -396,12 +384,16 @@ impl Worker {
         let (machine, window) = (Arc::clone(&self.machine), Arc::clone(&self.window));
         let resize = resize::Resize { machine, window, files, limit };
         let worker = Arc::clone(self);
-        let settling = self.settling.begin();
-        spawn("resize", move || {
+        *self.changing() = true;
+        let spawned = spawn("resize", move || {
             let report = resize.run(size);
-            drop(settling);
+            *worker.changing() = false;
             worker.host.say(&Report::Resized(report));
-        })
+        });
+        if spawned.is_err() {
+            *self.changing() = false;
+        }
+        spawned
     }
 
     /// Waits for the machine's end, tells the host and ends the process.

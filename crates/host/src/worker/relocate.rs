@@ -50,6 +50,9 @@ enum Moved {
     Slid(Slid),
 }
 
+/// The highest priority of a thread (setpriority(2)).
+const FIRST: i32 = -20;
+
 /// How long the resource manager may take to answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -86,6 +89,7 @@ impl Worker {
         limits: relocation::Limits,
     ) -> MoveReport {
         self.limits = limits;
+        come_first();
         let devices = self.machine.io_processors().iter().map(|device| device.name().to_owned());
         let devices = devices.collect();
         let request = Request { from: self.from, origin, devices, limits, mode };
@@ -280,6 +284,14 @@ impl Moved {
             Self::Slid(slid) => (slid.report().bytes, slid.report().nanos),
         };
         relocation::Copied { bytes, nanos }
+    }
+}
+
+/// Raises this thread's priority: guests may wait for it, so it should not wait
+/// for a CPU. Without the privilege it runs as everybody else.
+pub(super) fn come_first() {
+    if rustix::process::setpriority_process(None, FIRST).is_err() {
+        tracing::debug!("no privilege to copy before others");
     }
 }
 

@@ -214,6 +214,14 @@ impl Csrs {
         self.mstatus & status::FS != 0
     }
 
+    /// Whether the FP state is marked as changed, so that marking it again
+    /// does nothing.
+    #[must_use]
+    #[inline]
+    pub fn fp_dirty(&self) -> bool {
+        self.mstatus & status::FS == status::FS
+    }
+
     /// Marks the FP state as changed (`mstatus.FS` = Dirty).
     #[inline]
     pub fn set_fp_dirty(&mut self) {

@@ -1,0 +1,290 @@
+//! Integer instructions without storage: each computes what the function of
+//! its name in `riscv::int` does.
+
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, Value, types};
+use riscv::{Inst, Op};
+use types::{I8, I16, I32, I64};
+
+use super::Unit;
+
+impl Unit<'_> {
+    pub(super) fn integer(&mut self, inst: Inst) {
+        if inst.op == Op::Fence {
+            self.builder.ins().fence();
+            return;
+        }
+        let value = self.computed(inst);
+        self.set_x(inst.rd, value);
+    }
+
+    /// The 32 low bits.
+    fn low(&mut self, value: Value) -> Value {
+        self.builder.ins().ireduce(I32, value)
+    }
+
+    /// 32 bits, sign-extended.
+    fn word(&mut self, value: Value) -> Value {
+        self.builder.ins().sextend(I64, value)
+    }
+
+    fn zero_extended(&mut self, value: Value) -> Value {
+        let low = self.low(value);
+        self.builder.ins().uextend(I64, low)
+    }
+
+    fn is(&mut self, condition: IntCC, a: Value, b: Value) -> Value {
+        let is = self.builder.ins().icmp(condition, a, b);
+        self.builder.ins().uextend(I64, is)
+    }
+
+    fn narrow(&mut self, kind: types::Type, value: Value) -> Value {
+        let low = self.builder.ins().ireduce(kind, value);
+        self.builder.ins().sextend(I64, low)
+    }
+
+    /// A 32-bit operation, sign-extended.
+    fn in_word(
+        &mut self,
+        a: Value,
+        b: Value,
+        operation: impl FnOnce(&mut Self, Value, Value) -> Value,
+    ) -> Value {
+        let (a, b) = (self.low(a), self.low(b));
+        let result = operation(self, a, b);
+        self.word(result)
+    }
+
+    fn bit(&mut self, number: Value) -> Value {
+        let one = self.number(1);
+        self.builder.ins().ishl(one, number)
+    }
+
+    /// `b` plus `a` shifted left by `amount`.
+    fn shifted_sum(&mut self, a: Value, amount: i64, b: Value) -> Value {
+        let amount = self.number(amount);
+        let shifted = self.builder.ins().ishl(a, amount);
+        self.builder.ins().iadd(shifted, b)
+    }
+
+    #[expect(clippy::too_many_lines, reason = "a table: one arm an instruction")]
+    fn computed(&mut self, inst: Inst) -> Value {
+        let imm = i64::from(inst.imm);
+        macro_rules! ins {
+            () => {
+                self.builder.ins()
+            };
+        }
+        let a = self.x(inst.rs1);
+        // The second operand of register and immediate forms alike.
+        let b = if has_immediate(inst.op) { self.number(imm) } else { self.x(inst.rs2()) };
+        match inst.op {
+            Op::Lui => b,
+            Op::Auipc => self.pc_of(self.at.wrapping_add(imm)),
+            Op::Addi | Op::Add => ins!().iadd(a, b),
+            Op::Sub => ins!().isub(a, b),
+            Op::Slti | Op::Slt => self.is(IntCC::SignedLessThan, a, b),
+            Op::Sltiu | Op::Sltu => self.is(IntCC::UnsignedLessThan, a, b),
+            Op::Xori | Op::Xor => ins!().bxor(a, b),
+            Op::Ori | Op::Or => ins!().bor(a, b),
+            Op::Andi | Op::And => ins!().band(a, b),
+            Op::Slli | Op::Sll => ins!().ishl(a, b),
+            Op::Srli | Op::Srl => ins!().ushr(a, b),
+            Op::Srai | Op::Sra => ins!().sshr(a, b),
+            Op::Addiw | Op::Addw => self.in_word(a, b, |unit, a, b| unit.builder.ins().iadd(a, b)),
+            Op::Subw => self.in_word(a, b, |unit, a, b| unit.builder.ins().isub(a, b)),
+            Op::Slliw | Op::Sllw => self.in_word(a, b, |unit, a, b| unit.builder.ins().ishl(a, b)),
+            Op::Srliw | Op::Srlw => self.in_word(a, b, |unit, a, b| unit.builder.ins().ushr(a, b)),
+            Op::Sraiw | Op::Sraw => self.in_word(a, b, |unit, a, b| unit.builder.ins().sshr(a, b)),
+
+            Op::Mul => ins!().imul(a, b),
+            Op::Mulh => ins!().smulhi(a, b),
+            Op::Mulhu => ins!().umulhi(a, b),
+            Op::Mulhsu => {
+                // As unsigned, minus `b` in the upper half if `a` is negative.
+                let high = ins!().umulhi(a, b);
+                let sign = self.number(63);
+                let mask = ins!().sshr(a, sign);
+                let excess = ins!().band(mask, b);
+                ins!().isub(high, excess)
+            }
+            Op::Mulw => self.in_word(a, b, |unit, a, b| unit.builder.ins().imul(a, b)),
+            Op::Div => self.signed_quotient(a, b),
+            Op::Rem => self.signed_remainder(a, b),
+            Op::Divu => self.unsigned_quotient(a, b),
+            Op::Remu => self.unsigned_remainder(a, b),
+            Op::Divw => self.in_word(a, b, Self::signed_quotient),
+            Op::Remw => self.in_word(a, b, Self::signed_remainder),
+            Op::Divuw => self.in_word(a, b, Self::unsigned_quotient),
+            Op::Remuw => self.in_word(a, b, Self::unsigned_remainder),
+
+            Op::AddUw => {
+                let a = self.zero_extended(a);
+                ins!().iadd(a, b)
+            }
+            Op::Sh1add => self.shifted_sum(a, 1, b),
+            Op::Sh2add => self.shifted_sum(a, 2, b),
+            Op::Sh3add => self.shifted_sum(a, 3, b),
+            Op::Sh1addUw | Op::Sh2addUw | Op::Sh3addUw => {
+                let a = self.zero_extended(a);
+                let amount = match inst.op {
+                    Op::Sh1addUw => 1,
+                    Op::Sh2addUw => 2,
+                    _ => 3,
+                };
+                self.shifted_sum(a, amount, b)
+            }
+            Op::SlliUw => {
+                let a = self.zero_extended(a);
+                ins!().ishl(a, b)
+            }
+            Op::Andn => {
+                let not = ins!().bnot(b);
+                ins!().band(a, not)
+            }
+            Op::Orn => {
+                let not = ins!().bnot(b);
+                ins!().bor(a, not)
+            }
+            Op::Xnor => {
+                let xor = ins!().bxor(a, b);
+                ins!().bnot(xor)
+            }
+            Op::Clz => ins!().clz(a),
+            Op::Ctz => ins!().ctz(a),
+            Op::Cpop => ins!().popcnt(a),
+            Op::Clzw => self.in_word(a, b, |unit, a, _| unit.builder.ins().clz(a)),
+            Op::Ctzw => self.in_word(a, b, |unit, a, _| unit.builder.ins().ctz(a)),
+            Op::Cpopw => self.in_word(a, b, |unit, a, _| unit.builder.ins().popcnt(a)),
+            Op::Max => ins!().smax(a, b),
+            Op::Maxu => ins!().umax(a, b),
+            Op::Min => ins!().smin(a, b),
+            Op::Minu => ins!().umin(a, b),
+            Op::SextB => self.narrow(I8, a),
+            Op::SextH => self.narrow(I16, a),
+            Op::ZextH => {
+                let mask = self.number(0xFFFF);
+                ins!().band(a, mask)
+            }
+            Op::Rol => ins!().rotl(a, b),
+            Op::Ror | Op::Rori => ins!().rotr(a, b),
+            Op::Rolw => self.in_word(a, b, |unit, a, b| unit.builder.ins().rotl(a, b)),
+            Op::Rorw | Op::Roriw => self.in_word(a, b, |unit, a, b| unit.builder.ins().rotr(a, b)),
+            Op::OrcB => {
+                let low = self.number(0x7F7F_7F7F_7F7F_7F7F);
+                let masked = ins!().band(a, low);
+                let carried = ins!().iadd(masked, low);
+                let some = ins!().bor(carried, a);
+                let tops = self.number(!0x7F7F_7F7F_7F7F_7F7F);
+                let some = ins!().band(some, tops);
+                let seven = self.number(7);
+                let ones = ins!().ushr(some, seven);
+                let byte = self.number(0xFF);
+                ins!().imul(ones, byte)
+            }
+            Op::Rev8 => ins!().bswap(a),
+            Op::Bclr | Op::Bclri => {
+                let bit = self.bit(b);
+                let not = ins!().bnot(bit);
+                ins!().band(a, not)
+            }
+            Op::Bext | Op::Bexti => {
+                let shifted = ins!().ushr(a, b);
+                let one = self.number(1);
+                ins!().band(shifted, one)
+            }
+            Op::Binv | Op::Binvi => {
+                let bit = self.bit(b);
+                ins!().bxor(a, bit)
+            }
+            // Bset and Bseti.
+            _ => {
+                let bit = self.bit(b);
+                ins!().bor(a, bit)
+            }
+        }
+    }
+
+    /// A constant as wide as `like`.
+    fn constant(&mut self, like: Value, value: i64) -> Value {
+        let kind = self.builder.func.dfg.value_type(like);
+        let value = if kind == I32 { value & 0xFFFF_FFFF } else { value };
+        self.builder.ins().iconst(kind, value)
+    }
+
+    /// Whether `b` is 0 or -1, and a divisor that the host takes in any case.
+    fn signed_divisor(&mut self, b: Value) -> (Value, Value) {
+        let (one, two) = (self.constant(b, 1), self.constant(b, 2));
+        let next = self.builder.ins().iadd(b, one);
+        let special = self.builder.ins().icmp(IntCC::UnsignedLessThan, next, two);
+        (special, self.builder.ins().select(special, one, b))
+    }
+
+    fn is_zero(&mut self, b: Value) -> Value {
+        let zero = self.constant(b, 0);
+        self.builder.ins().icmp(IntCC::Equal, b, zero)
+    }
+
+    fn signed_quotient(&mut self, a: Value, b: Value) -> Value {
+        let (special, divisor) = self.signed_divisor(b);
+        let quotient = self.builder.ins().sdiv(a, divisor);
+        let (zero, ones) = (self.is_zero(b), self.constant(b, -1));
+        let negated = self.builder.ins().ineg(a);
+        let other = self.builder.ins().select(zero, ones, negated);
+        self.builder.ins().select(special, other, quotient)
+    }
+
+    fn signed_remainder(&mut self, a: Value, b: Value) -> Value {
+        let (special, divisor) = self.signed_divisor(b);
+        let remainder = self.builder.ins().srem(a, divisor);
+        let (zero, none) = (self.is_zero(b), self.constant(b, 0));
+        let other = self.builder.ins().select(zero, a, none);
+        self.builder.ins().select(special, other, remainder)
+    }
+
+    fn unsigned_divisor(&mut self, b: Value) -> (Value, Value) {
+        let (zero, one) = (self.is_zero(b), self.constant(b, 1));
+        (zero, self.builder.ins().select(zero, one, b))
+    }
+
+    fn unsigned_quotient(&mut self, a: Value, b: Value) -> Value {
+        let (zero, divisor) = self.unsigned_divisor(b);
+        let quotient = self.builder.ins().udiv(a, divisor);
+        let ones = self.constant(b, -1);
+        self.builder.ins().select(zero, ones, quotient)
+    }
+
+    fn unsigned_remainder(&mut self, a: Value, b: Value) -> Value {
+        let (zero, divisor) = self.unsigned_divisor(b);
+        let remainder = self.builder.ins().urem(a, divisor);
+        self.builder.ins().select(zero, a, remainder)
+    }
+}
+
+/// Whether the second operand is the immediate.
+fn has_immediate(op: Op) -> bool {
+    matches!(
+        op,
+        Op::Lui
+            | Op::Addi
+            | Op::Slti
+            | Op::Sltiu
+            | Op::Xori
+            | Op::Ori
+            | Op::Andi
+            | Op::Slli
+            | Op::Srli
+            | Op::Srai
+            | Op::Addiw
+            | Op::Slliw
+            | Op::Srliw
+            | Op::Sraiw
+            | Op::SlliUw
+            | Op::Rori
+            | Op::Roriw
+            | Op::Bclri
+            | Op::Bexti
+            | Op::Binvi
+            | Op::Bseti
+    )
+}

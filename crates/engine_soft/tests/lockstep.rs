@@ -1,0 +1,33 @@
+//! Interpreted and compiled, random programs come to the same: registers,
+//! storage, flags, traps and instruction counts.
+//!
+//! `BERTH_LOCKSTEP_SECONDS` says how long to go on; without it a few hundred
+//! programs are executed. `BERTH_LOCKSTEP_SEED` is the first one's number.
+
+#[path = "support/lockstep.rs"]
+mod lockstep;
+mod support;
+
+use std::time::{Duration, Instant};
+
+const PROGRAMS: u64 = 150;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+#[test]
+fn interpreted_and_compiled_come_to_the_same() {
+    let compiler = support::eager_compiler();
+    let limit = number("BERTH_LOCKSTEP_SECONDS").map(Duration::from_secs);
+    let start = Instant::now();
+    let first = number("BERTH_LOCKSTEP_SEED").unwrap_or(1);
+    let mut seed = first;
+    while limit.map_or(seed < first + PROGRAMS, |limit| start.elapsed() < limit) {
+        lockstep::check(seed, &compiler);
+        seed += 1;
+    }
+    let units = compiler.report().units;
+    println!("{} programs and {units} units in {:?}", seed - first, start.elapsed());
+    assert_ne!(units, 0, "nothing was compiled");
+}
