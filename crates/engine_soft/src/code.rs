@@ -36,8 +36,8 @@ pub(crate) const COMPILED: u8 = 0xFC;
 /// Pages whose contents changed more often are left to the interpreter.
 const MAX_CHANGES: u8 = 32;
 
-/// Pages kept: 320 of 24 KiB each.
-const MAX_PAGES: usize = 320;
+/// Pages kept: 640 of 24 KiB each.
+const MAX_PAGES: usize = 640;
 
 const LOOKUPS: usize = 256;
 /// The set of U-mode's lookups; see [`Cpu::fetch_set`].

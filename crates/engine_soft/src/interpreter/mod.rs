@@ -23,7 +23,7 @@ use riscv::{Inst, Op, int};
 use crate::code::{COMPILED, CodeCache, PAGE_END, UNDECODED};
 use crate::cpu::{Cpu, Reservation, StaleLookups};
 use crate::jit;
-use crate::jit::native::{BusPointer, status};
+use crate::jit::native::{BusPointer, NOWHERE, status};
 use crate::storage::{Width, double, double_signed, word, word_signed};
 use system::Next;
 
@@ -302,7 +302,8 @@ pub(crate) fn run(
                             cpu.pc = page.wrapping_add(off);
                             continue 'page;
                         }
-                        COMPILED if std::mem::take(&mut cpu.native.bypass) => {
+                        COMPILED if cpu.native.bypass == page.wrapping_add(off) => {
+                            cpu.native.bypass = NOWHERE;
                             inst = code.plain(slot, off);
                             continue 'again;
                         }
@@ -312,7 +313,7 @@ pub(crate) fn run(
                             let pc = page.wrapping_add(off);
                             cpu.pc = pc;
                             let Some((units, at)) = code.unit(cpu, inst.imm, pc) else {
-                                cpu.native.bypass = true;
+                                cpu.native.bypass = pc;
                                 continue 'inst;
                             };
                             let bus = BusPointer::to(bus);
@@ -325,7 +326,7 @@ pub(crate) fn run(
                             match done.status {
                                 status::TRAP => break 'page Stop::Trap,
                                 status::INTERRUPT => break 'page Stop::Interrupt,
-                                status::INTERPRET => cpu.native.bypass = true,
+                                status::INTERPRET => cpu.native.bypass = cpu.pc,
                                 _ => {}
                             }
                             continue 'page;

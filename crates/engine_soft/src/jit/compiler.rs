@@ -40,7 +40,7 @@ pub struct CompilerConfig {
 
 impl Default for CompilerConfig {
     fn default() -> Self {
-        Self { threshold: 1000, wait: false }
+        Self { threshold: 3000, wait: false }
     }
 }
 

@@ -52,6 +52,9 @@ impl BusPointer {
     }
 }
 
+/// No program counter is odd.
+pub(crate) const NOWHERE: u64 = u64::MAX;
+
 /// See the module. Fields that compiled code reaches have an offset below.
 #[derive(Debug)]
 pub(crate) struct Native {
@@ -67,9 +70,9 @@ pub(crate) struct Native {
     pub(crate) status: u64,
     /// 1 while the host's floating-point flags are the guest's.
     pub(crate) float_armed: u64,
-    /// The interpreter is to execute the next instruction though a unit begins
-    /// there.
-    pub(crate) bypass: bool,
+    /// Where the interpreter is to execute the next instruction though a unit
+    /// begins there; nowhere if odd.
+    pub(crate) bypass: u64,
     pub(crate) bus: BusPointer,
     pub(crate) jumps: Jumps,
 }
@@ -83,7 +86,7 @@ impl Native {
             value: 0,
             status: status::GO_ON,
             float_armed: 0,
-            bypass: false,
+            bypass: NOWHERE,
             bus: BusPointer::NONE,
             jumps: Jumps::new(),
         }
