@@ -263,3 +263,56 @@ fn the_first_bytes_of_another_protocol_are_refused() {
     assert_eq!(partner.output()[HEADER_LEN + 1], 7, "answered with an FMH-7");
     assert!(partner.is_over());
 }
+
+#[test]
+fn a_confirmation_of_what_was_not_yet_sent_is_refused() {
+    let [mut caller, mut partner] = pair(MAPPED, SyncLevel::Confirm);
+    while caller.send_data(&[0; MAX_SEND]).is_ok() {
+        carry(&mut caller, &mut partner, usize::MAX).unwrap();
+    }
+    // Out of credit: the question is still here.
+    assert_eq!(caller.confirm().unwrap(), Outcome::Waiting);
+    let refused = feed_record(&mut caller, &Record::PositiveResponse).unwrap_err();
+    assert!(matches!(refused, ProtocolError::Unexpected { .. }));
+    assert_eq!(caller.completion(), Some(ReturnCode::ResourceFailureNoRetry));
+    assert_eq!(caller.state(), State::Reset);
+}
+
+#[test]
+fn credit_beyond_the_window_is_refused() {
+    let [mut caller, _] = pair(MAPPED, SyncLevel::None);
+    let refused = feed_record(&mut caller, &Record::Credit(1)).unwrap_err();
+    assert_eq!(refused, ProtocolError::CreditExceeded);
+}
+
+#[test]
+fn error_reports_give_their_share_of_the_window_back() {
+    let [mut caller, mut partner] = pair(MAPPED, SyncLevel::None);
+    for _ in 0..2 * WINDOW / 64 {
+        assert_eq!(caller.send_error(Origin::Program, b"").unwrap(), OK);
+        exchange(&mut caller, &mut partner);
+        let code = Received::Code(ReturnCode::ProgramErrorNoTrunc);
+        assert_eq!(partner.receive_and_wait(1).unwrap(), code);
+    }
+}
+
+#[test]
+fn a_record_cut_off_by_an_error_does_not_spoil_the_next() {
+    let [mut caller, mut partner] = pair(ConversationType::Basic, SyncLevel::None);
+    assert_eq!(caller.send_data(&[0, 9, 1]).unwrap(), OK);
+    assert_eq!(caller.flush().unwrap(), OK);
+    exchange(&mut caller, &mut partner);
+    assert_eq!(partner.send_error(Origin::Program, b"").unwrap(), Outcome::Waiting);
+    exchange(&mut caller, &mut partner);
+    assert_eq!(partner.completion(), Some(ReturnCode::Ok));
+    assert_eq!(partner.prepare_to_receive(Confirmation::Flush).unwrap(), OK);
+    exchange(&mut caller, &mut partner);
+    let code = Received::Code(ReturnCode::ProgramErrorPurging);
+    assert_eq!(caller.receive_and_wait(1).unwrap(), code);
+    assert!(matches!(caller.receive_and_wait(1).unwrap(), Received::Status(_)));
+    assert_eq!(caller.send_data(&[0, 3, 7]).unwrap(), OK);
+    assert_eq!(caller.deallocate(Confirmation::Flush).unwrap(), OK);
+    exchange(&mut caller, &mut partner);
+    let next = data(partner.receive_and_wait(10).unwrap());
+    assert_eq!((&next.bytes[..], next.complete), (&[0, 3, 7][..], true));
+}
