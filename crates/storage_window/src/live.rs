@@ -23,9 +23,9 @@ use main_storage::{BLOCK_SIZE, Direction, MovePlan, PAGE_SIZE, PAGES_PER_BLOCK};
 use crate::backing;
 use crate::fault::{self, Point};
 use crate::flight::Slot;
-use crate::relocate::{Beside, Move, Prepared, Progress, RelocateError, nanos};
+use crate::relocate::{Beside, Move, Populated, Prepared, Progress, RelocateError, nanos};
 use crate::runs;
-use crate::storage::{KEYS_PER_BLOCK, keys_of};
+use crate::storage::{KEYS_PER_BLOCK, give_back, keys_of};
 use crate::transfer::Transfer;
 
 /// Bytes that are in flight at once: what a store may have to wait for. As
@@ -64,8 +64,8 @@ struct Slide<'a> {
     plan: MovePlan,
     /// `plan.to()`, mapped beside the window.
     beside: &'a Beside,
-    /// Pages of `beside` that are known to be there, ascending.
-    populated: &'a [Range<u64>],
+    /// What is known to be there.
+    populated: &'a Populated,
     /// The destination of a hole may have content outside the overlap too.
     stale: bool,
     slot: Slot,
@@ -81,6 +81,12 @@ impl Prepared {
     /// [`RelocateError`]; everything has slid back, and the window shows the
     /// old range, unless it is [`RelocateError::Lost`].
     pub fn slide(mut self, progress: Progress<'_>) -> Result<Slid, RelocateError> {
+        // What can fail before anything is done leaves the undo to `drop`.
+        let slot = Slot::claim().map_err(RelocateError::Remap)?;
+        let page = match &self.inner {
+            Some((relocation, _)) => page_of(relocation).map_err(RelocateError::Scan)?,
+            None => return Err(RelocateError::Busy),
+        };
         let Some((relocation, beside)) = self.inner.take() else { return Err(RelocateError::Busy) };
         let populated = std::mem::take(&mut self.populated);
         let plan = relocation.plan;
@@ -90,10 +96,10 @@ impl Prepared {
             beside: &beside,
             populated: &populated,
             stale: false,
-            slot: Slot::claim().map_err(RelocateError::Remap)?,
+            slot,
             report: SlideReport::default(),
         };
-        let chunks = chunks(plan, page_of(&relocation).map_err(RelocateError::Scan)?);
+        let chunks = chunks(plan, page);
         let started = Instant::now();
         let mut done = 0;
         for (index, chunk) in chunks.iter().enumerate() {
@@ -109,7 +115,9 @@ impl Prepared {
                 drop(slide);
                 drop(beside);
                 let moved = chunks.get(..moved).unwrap_or_default();
-                slide_back(&relocation, moved).map_err(RelocateError::Lost)?;
+                slide_back(&relocation, moved)
+                    .and_then(|()| empty(&relocation, &populated.filled))
+                    .map_err(RelocateError::Lost)?;
                 return Err(error);
             }
         }
@@ -167,7 +175,7 @@ fn slide_back(relocation: &Move, moved: &[Chunk]) -> io::Result<()> {
     let plan = relocation.plan.reversed();
     let beside = relocation.beside(plan.to())?;
     let slot = Slot::claim()?;
-    let (populated, report) = (&[][..], SlideReport::default());
+    let (populated, report) = (&Populated::default(), SlideReport::default());
     let mut slide =
         Slide { relocation, plan, beside: &beside, populated, stale: true, slot, report };
     for chunk in moved.iter().rev() {
@@ -177,6 +185,47 @@ fn slide_back(relocation: &Move, moved: &[Chunk]) -> io::Result<()> {
     drop(beside);
     let _ = relocation.discard(relocation.plan.to(), relocation.plan.from());
     Ok(())
+}
+
+/// Gives the pages of holes that were filled early back, unless somebody stored
+/// there. The window shows the old range; the guest may run.
+///
+/// # Errors
+/// A part of the window could not be made writable again.
+pub(crate) fn empty(relocation: &Move, filled: &[Range<u64>]) -> io::Result<()> {
+    if filled.is_empty() {
+        return Ok(());
+    }
+    let slot = Slot::claim()?;
+    let window = &relocation.window.storage;
+    let file = relocation.storage.as_fd();
+    let from = relocation.plan.from();
+    for chunk in filled.iter().cloned().flat_map(|pages| pieces(pages, CHUNK / PAGE_SIZE)) {
+        let part = bytes(&chunk);
+        let base = window.base().addr();
+        slot.depart(base + part.start..base + part.end);
+        if window.protect(&part, false).is_ok() {
+            // SAFETY: the chunk is read only.
+            let runs = unsafe {
+                runs::unfill(vec![runs::Run { pages: chunk.clone(), data: true }], filled, window)
+            };
+            for hole in runs.iter().filter(|run| !run.data) {
+                let (start, end) = (hole.pages.start * PAGE_SIZE, hole.pages.end * PAGE_SIZE);
+                // What cannot be given back costs memory.
+                let _ = give_back(file, from.origin() + start, end - start);
+            }
+        }
+        let shown = window.protect(&part, true);
+        slot.land();
+        shown?;
+    }
+    Ok(())
+}
+
+/// `pages` in pieces of at most `limit`.
+fn pieces(pages: Range<u64>, limit: u64) -> impl Iterator<Item = Range<u64>> {
+    let step = usize::try_from(limit).unwrap_or(usize::MAX);
+    pages.clone().step_by(step).map(move |start| start..(start + limit).min(pages.end))
 }
 
 /// What is in flight at once. Keys fly apart from their pages: each trip has
@@ -213,9 +262,7 @@ fn chunks(plan: MovePlan, page: u64) -> Vec<Chunk> {
 fn cut(plan: MovePlan, limit: u64) -> Vec<Range<u64>> {
     let distance = plan.from().origin().abs_diff(plan.to().origin());
     let pages = (limit.min(distance) / BLOCK_SIZE).max(1) * PAGES_PER_BLOCK;
-    let end = plan.from().pages();
-    let starts = (0..end).step_by(usize::try_from(pages).unwrap_or(usize::MAX));
-    let mut pieces: Vec<_> = starts.map(|start| start..(start + pages).min(end)).collect();
+    let mut pieces: Vec<_> = pieces(0..plan.from().pages(), pages).collect();
     if plan.direction() == Direction::Down {
         pieces.reverse();
     }
@@ -256,11 +303,14 @@ impl Slide<'_> {
     /// Brings in the pages of the destination that the chunk's content needs,
     /// before anybody has to wait for it.
     fn populate(&self, chunk: &Range<u64>) -> Result<(), RelocateError> {
-        if runs::missing(self.populated, chunk.clone()).is_empty() {
+        if runs::missing(&self.populated.pages, chunk.clone()).is_empty() {
             return Ok(());
         }
         for run in self.runs(chunk)?.iter().filter(|run| run.data) {
-            for pages in runs::missing(self.populated, run.pages.clone()) {
+            let wanted = runs::missing(&self.populated.pages, run.pages.clone());
+            // Most holes that were filled early are holes all the same.
+            let filled = &self.populated.filled;
+            for pages in wanted.into_iter().flat_map(|pages| runs::missing(filled, pages)) {
                 let part = bytes(&pages);
                 let populated = self.beside.storage.populate(part.start, part.len(), true);
                 populated.map_err(RelocateError::Populate)?;
@@ -289,13 +339,15 @@ impl Slide<'_> {
     /// Bytes copied.
     fn move_pages(&self, chunk: &Range<u64>, part: &Range<usize>) -> Result<u64, RelocateError> {
         let runs = self.runs(chunk)?;
+        let window = &self.relocation.window.storage;
+        // SAFETY: the chunk is read only there.
+        let runs = unsafe { runs::unfill(runs, &self.populated.filled, window) };
         let go_on = &mut |_| ControlFlow::Continue(());
         // SAFETY: in this chunk the window shows the old place, which nobody
         // can change now, and `beside` shows all of the new range, writable.
         // The runs were just read. The destination is this partition's, and
         // was left by the chunk before if it is part of the old range.
         let done = unsafe { self.transfer().run_without_keys(&runs, chunk.clone(), go_on) };
-        let window = &self.relocation.window.storage;
         let shown = fault::check(Point::RemapStorage)
             .and_then(|()| window.take_part(&self.beside.storage, part))
             .or_else(|_| self.map_pages(self.plan, part))

@@ -10,9 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use main_storage::{MovePlan, PAGE_SIZE, StorageRange};
+use main_storage::{BLOCK_SIZE, MovePlan, PAGE_SIZE, StorageRange};
 
+use crate::backing;
 use crate::fault::{self, Point};
+use crate::live;
 use crate::mapping::Mapping;
 use crate::runs::{self, Run};
 use crate::storage::{discard, keys_of};
@@ -182,8 +184,17 @@ impl Drop for Move {
 pub struct Prepared {
     // None only after a later phase took it.
     pub(crate) inner: Option<(Move, Beside)>,
-    /// Pages of the destination that were brought in, ascending.
-    pub(crate) populated: Vec<Range<u64>>,
+    pub(crate) populated: Populated,
+}
+
+/// What was brought in before the guest has to wait for it, ascending.
+#[derive(Default)]
+pub(crate) struct Populated {
+    /// Pages of the destination.
+    pub(crate) pages: Vec<Range<u64>>,
+    /// Holes of the old range that the destination's content needs filled.
+    /// They have content only if somebody stored there since.
+    pub(crate) filled: Vec<Range<u64>>,
 }
 
 /// Every page and key is at the destination; the window shows the old range.
@@ -193,6 +204,7 @@ pub struct Prepared {
 pub struct Copied {
     // None only after a later phase took it.
     inner: Option<(Move, Beside)>,
+    populated: Populated,
     runs: Vec<Run>,
     done: Done,
     nanos: u64,
@@ -227,7 +239,8 @@ impl StorageWindow {
         let relocation = Move::claim(self, storage_fd, keys_fd, plan)?;
         relocation.discard(plan.to(), plan.from()).map_err(RelocateError::Clear)?;
         let beside = relocation.beside(plan.to()).map_err(MapError::Host)?;
-        let mut prepared = Prepared { inner: Some((relocation, beside)), populated: Vec::new() };
+        let inner = Some((relocation, beside));
+        let mut prepared = Prepared { inner, populated: Populated::default() };
         prepared.populate()?;
         Ok(prepared)
     }
@@ -269,26 +282,38 @@ impl Prepared {
         for run in runs.iter().filter(|run| run.data) {
             bring(&relocation.window.storage, run.pages.clone(), false)?;
         }
-        // In the overlap, only where there is memory already: populating a
-        // hole of the old range would make it cost memory for ever.
-        let pages = plan.to().pages();
         let data: Vec<_> = runs::data_shifted(&runs, 0, 0..u64::MAX).collect();
-        let present: Vec<_> = runs::data_shifted(&runs, shift(plan), 0..pages).collect();
-        let mut wanted: Vec<_> = plan
-            .to()
-            .without(plan.from())
-            .flat_map(|part| {
-                let start = (part.origin() - plan.to().origin()) / PAGE_SIZE;
-                runs::data_shifted(&runs, 0, start..start + part.pages()).collect::<Vec<_>>()
-            })
-            .collect();
-        wanted.extend(runs::common(&data, &present));
-        wanted.sort_by_key(|pages| pages.start);
-        for pages in &wanted {
+        let present: Vec<_> =
+            runs::data_shifted(&runs, shift(plan), 0..plan.to().pages()).collect();
+        let absent: Vec<_> =
+            data.iter().flat_map(|pages| runs::missing(&present, pages.clone())).collect();
+        let overlap = plan.overlap().map_or(0..0, |overlap| {
+            let start = (overlap.origin() - plan.to().origin()) / PAGE_SIZE;
+            start..start + overlap.pages()
+        });
+        let overlap = std::slice::from_ref(&overlap);
+        let outside = absent.iter().flat_map(|pages| runs::missing(overlap, pages.clone()));
+        let mut allocated: Vec<_> = outside.collect();
+        // Parts of a huge page could not become holes again: see `runs::unfill`.
+        if backing::granularity(relocation.storage.as_fd()).is_ok_and(|unit| unit == BLOCK_SIZE) {
+            let filled = runs::common(&absent, overlap);
+            self.populated.filled =
+                filled.iter().filter_map(|pages| runs::shifted(pages, -shift(plan))).collect();
+            allocated.extend(filled);
+        }
+        for pages in &allocated {
             bring(&beside.storage, pages.clone(), true)?;
         }
+        // What is there already is mapped for reading, which takes many pages
+        // at once; memory allows stores there all the same.
+        let mapped = runs::common(&data, &present);
+        for pages in &mapped {
+            bring(&beside.storage, pages.clone(), false)?;
+        }
         beside.keys.populate(0, beside.keys.length(), true).map_err(RelocateError::Populate)?;
-        self.populated = wanted;
+        self.populated.pages = allocated;
+        self.populated.pages.extend(mapped);
+        self.populated.pages.sort_by_key(|pages| pages.start);
         Ok(())
     }
 
@@ -309,6 +334,8 @@ impl Prepared {
         let window = &relocation.window.storage;
         let runs = runs::runs_mapped(file, plan.from(), window, 0..plan.from().pages())
             .map_err(RelocateError::Scan)?;
+        // SAFETY: nobody stores into the window, by the contract of this function.
+        let runs = unsafe { runs::unfill(runs, &self.populated.filled, window) };
         let transfer = {
             let (from, to) = (relocation.view(), beside.view());
             Transfer { plan, from, to, file, stale: false }
@@ -319,7 +346,8 @@ impl Prepared {
         let done = unsafe { transfer.run(&runs, 0..plan.from().pages(), progress) };
         let nanos = nanos(started);
         let complete = done.complete;
-        let copied = Copied { inner: self.inner.take(), runs, done, nanos };
+        let populated = std::mem::take(&mut self.populated);
+        let copied = Copied { inner: self.inner.take(), populated, runs, done, nanos };
         if complete { Ok(copied) } else { Err(RelocateError::GivenUp) }
     }
 }
@@ -328,6 +356,7 @@ impl Drop for Prepared {
     fn drop(&mut self) {
         if let Some((relocation, beside)) = self.inner.take() {
             drop(beside);
+            let _ = live::empty(&relocation, &self.populated.filled);
             // What stays there costs memory until the range is discarded by
             // whoever frees it or prepared for the next who gets it.
             let _ = relocation.discard(relocation.plan.to(), relocation.plan.from());
@@ -367,7 +396,8 @@ impl Drop for Copied {
     fn drop(&mut self) {
         if let Some((relocation, beside)) = self.inner.take() {
             relocation.put_back(&beside, &self.runs, &self.done.pages);
-            drop(Prepared { inner: Some((relocation, beside)), populated: Vec::new() });
+            let populated = std::mem::take(&mut self.populated);
+            drop(Prepared { inner: Some((relocation, beside)), populated });
         }
     }
 }

@@ -107,6 +107,49 @@ pub(crate) fn data_shifted(
     })
 }
 
+/// `pages` moved up by `shift` (down if negative), as far as that is above 0.
+pub(crate) fn shifted(pages: &Range<u64>, shift: i64) -> Option<Range<u64>> {
+    let start = pages.start.saturating_add_signed(shift);
+    let end = pages.end.saturating_add_signed(shift);
+    (start < end).then_some(start..end)
+}
+
+/// Makes those pages of `filled` holes that are zero: holes that were filled
+/// early, before anybody stored there.
+///
+/// # Safety
+/// The runs lie in `mapping`, at whose start the range begins, and nobody
+/// stores into them meanwhile.
+pub(crate) unsafe fn unfill(runs: Vec<Run>, filled: &[Range<u64>], mapping: &Mapping) -> Vec<Run> {
+    let mut all = Vec::with_capacity(runs.len());
+    for run in runs {
+        if !run.data {
+            append(&mut all, run.pages, false);
+            continue;
+        }
+        let mut at = run.pages.start;
+        for pages in common(std::slice::from_ref(&run.pages), filled) {
+            append(&mut all, at..pages.start, true);
+            at = pages.end;
+            for page in pages {
+                // SAFETY: the caller's promise.
+                let zero = unsafe { is_zero(mapping.base().add((page * PAGE_SIZE) as usize)) };
+                append(&mut all, page..page + 1, !zero);
+            }
+        }
+        append(&mut all, at..run.pages.end, true);
+    }
+    all
+}
+
+/// # Safety
+/// A page is mapped there, and nobody stores into it meanwhile.
+unsafe fn is_zero(page: *const u8) -> bool {
+    // SAFETY: the caller's promise; pages are aligned.
+    let words = unsafe { std::slice::from_raw_parts(page.cast::<u64>(), PAGE_SIZE as usize / 8) };
+    words.chunks(32).all(|words| words.iter().fold(0, |all, word| all | word) == 0)
+}
+
 /// The parts of `wanted` that are in none of an ascending list of disjoint
 /// ranges.
 pub(crate) fn missing(there: &[Range<u64>], wanted: Range<u64>) -> Vec<Range<u64>> {
@@ -142,6 +185,8 @@ pub(crate) fn common(one: &[Range<u64>], other: &[Range<u64>]) -> Vec<Range<u64>
 #[cfg(test)]
 #[expect(clippy::single_range_in_vec_init, reason = "lists of ranges are what is tested")]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -157,6 +202,33 @@ mod tests {
         assert_eq!(missing(&[0..4, 6..9], 3..7), [4..6]);
         assert_eq!(missing(&[0..4], 1..4), []);
         assert_eq!(missing(&[], 1..4), [1..4]);
+    }
+
+    #[test]
+    fn filled_holes_are_holes_until_somebody_stores_there() {
+        let file = rustix::fs::memfd_create("unfill", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let length = 8 * PAGE_SIZE as usize;
+        rustix::fs::ftruncate(&file, length as u64).unwrap();
+        let mapping = Mapping::of_file(file.as_fd(), 0, length).unwrap();
+        // The last byte of page 2, and page 6, which was never filled.
+        for byte in [3 * PAGE_SIZE as usize - 1, 6 * PAGE_SIZE as usize] {
+            // SAFETY: inside the mapping, which is this test's alone.
+            unsafe { *mapping.base().add(byte) = 1 };
+        }
+        let run = |pages, data| Run { pages, data };
+        let runs = vec![run(0..5, true), run(5..6, false), run(6..8, true)];
+        // SAFETY: as above.
+        let found = unsafe { unfill(runs, &[1..4], &mapping) };
+        let expected = [
+            run(0..1, true),
+            run(1..2, false),
+            run(2..3, true),
+            run(3..4, false),
+            run(4..5, true),
+            run(5..6, false),
+            run(6..8, true),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]
