@@ -19,9 +19,9 @@ mod plic;
 mod sbi;
 mod storage_keys;
 mod vcpu_control;
+mod vcpu_thread;
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use engine::{Exit, Fence, Vcpu};
@@ -40,6 +40,7 @@ use plic::Plic;
 use sbi::{After, Firmware};
 use storage_keys::{KeyUnit, StorageKeys};
 use vcpu_control::{HartStart, Pass, VcpuControl};
+use vcpu_thread::VcpuThread;
 
 /// How a machine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +105,7 @@ pub struct Machine {
     console: ConsoleEnd,
     agent: ChannelEnd,
     memory: Option<MemEnd>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Vec<VcpuThread>>,
 }
 
 impl Machine {
@@ -192,13 +193,22 @@ impl Machine {
                 bus: Arc::clone(&self.bus),
                 firmware: Arc::clone(&firmware),
             };
-            let thread = std::thread::Builder::new()
-                .name(format!("vcpu{hart}-{}", config.name))
-                .spawn(move || runner.run())
+            let name = format!("vcpu{hart}-{}", config.name);
+            let thread = VcpuThread::start(name, move || runner.run())
                 .map_err(|source| MachineError::Host { what: "a thread for a vCPU", source })?;
-            self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+            self.lock_threads().push(thread);
         }
         Ok(())
+    }
+
+    fn lock_threads(&self) -> MutexGuard<'_, Vec<VcpuThread>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The host's CPUs that vCPUs run on just now. Those that sleep are on none.
+    #[must_use]
+    pub fn host_cpus_in_use(&self) -> Vec<usize> {
+        self.lock_threads().iter().filter_map(VcpuThread::host_cpu).collect()
     }
 
     /// Lets the vCPUs enter the guest for the first time.
@@ -272,11 +282,9 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.shut_down();
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *self.lock_threads());
         for thread in threads {
-            // A vCPU thread that panicked has said so on standard error.
-            let _ = thread.join();
+            thread.join();
         }
     }
 }

@@ -13,7 +13,7 @@ use main_storage::{MovePlan, PAGE_SIZE, StorageRange};
 use relocation::{Action, Device, Driver, Event, Outcome, RangeRefused, Request};
 use storage_window::{Committed, Prepared, RelocateError, Slid, StorageWindow};
 
-use super::{ACKNOWLEDGE, ToHost};
+use super::{ACKNOWLEDGE, ToHost, placement};
 use crate::in_full;
 use crate::link::{MoveReport, RangeAnswer, Report};
 
@@ -49,9 +49,6 @@ enum Moved {
     Copied(Committed),
     Slid(Slid),
 }
-
-/// The highest priority of a thread (setpriority(2)).
-const FIRST: i32 = -20;
 
 /// How long the resource manager may take to answer.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -89,7 +86,7 @@ impl Worker {
         limits: relocation::Limits,
     ) -> MoveReport {
         self.limits = limits;
-        come_first();
+        placement::come_first();
         let devices = self.machine.io_processors().iter().map(|device| device.name().to_owned());
         let devices = devices.collect();
         let request = Request { from: self.from, origin, devices, limits, mode };
@@ -152,6 +149,11 @@ impl Worker {
         }
     }
 
+    /// Before work that takes long while the guest runs.
+    fn step_aside(&self) {
+        placement::step_aside(&self.machine.host_cpus_in_use());
+    }
+
     fn reserve(&self, origin: u64) -> Event {
         match MovePlan::new(self.from, origin) {
             Ok(plan) => match self.ask(origin, true) {
@@ -166,6 +168,7 @@ impl Worker {
     }
 
     fn prepare(&mut self, plan: &MovePlan) -> Event {
+        self.step_aside();
         let files = &self.files;
         match self.window.prepare(files.storage.as_fd(), files.keys.as_fd(), plan) {
             Ok(prepared) => {
@@ -181,6 +184,7 @@ impl Worker {
         let Some(prepared) = self.prepared.take() else {
             return Event::StorageFailed("nothing was prepared".to_owned());
         };
+        self.step_aside();
         let total = self.from.size();
         let step = (total / 20).max(1 << 22);
         let mut next = step;
@@ -269,6 +273,7 @@ impl Worker {
     }
 
     fn finish(&mut self) -> Event {
+        self.step_aside();
         let finished = self.moved.take().map_or(Ok(()), |moved| match moved {
             Moved::Copied(committed) => committed.finish().map(drop),
             Moved::Slid(slid) => slid.finish().map(drop),
@@ -284,14 +289,6 @@ impl Moved {
             Self::Slid(slid) => (slid.report().bytes, slid.report().nanos),
         };
         relocation::Copied { bytes, nanos }
-    }
-}
-
-/// Raises this thread's priority: guests may wait for it, so it should not wait
-/// for a CPU. Without the privilege it runs as everybody else.
-pub(super) fn come_first() {
-    if rustix::process::setpriority_process(None, FIRST).is_err() {
-        tracing::debug!("no privilege to copy before others");
     }
 }
 
