@@ -1,12 +1,5 @@
 //! Storage keys in a stock guest: a program reads and sets them, and an I/O
 //! processor obeys them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    unreachable_pub,
-    reason = "a test that cannot go on fails; the support is shared between tests"
-)]
 
 mod support;
 

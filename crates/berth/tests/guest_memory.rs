@@ -1,6 +1,6 @@
 //! A real guest is given memory while it runs, uses it, is moved with it and
 //! gives it back.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may give up")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests may give up")]
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

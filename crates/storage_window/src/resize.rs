@@ -9,8 +9,7 @@ use crate::fault::{self, Point};
 use crate::storage::{KEYS_PER_BLOCK, discard, keys_of};
 use crate::window::{MapError, StorageWindow, inside};
 
-/// Why a window has not changed its size. But for
-/// [`ResizeError::StillMapped`] nothing has happened.
+/// Why a window has not changed its size. Nothing has happened.
 #[derive(Debug, thiserror::Error)]
 pub enum ResizeError {
     /// The range does not begin where the window is, or is not larger (to
@@ -42,12 +41,9 @@ pub enum ResizeError {
     /// What was in the additional range before could not be cleared.
     #[error("cannot clear the storage behind the partition")]
     Clear(#[source] io::Error),
-    /// The window has its new size, but what it gave up is still mapped in
-    /// this process.
-    #[error(
-        "what was given up cannot be unmapped; it must not be given to anybody before the partition has ended"
-    )]
-    StillMapped(#[source] io::Error),
+    /// What should be given up cannot be unmapped from this process.
+    #[error("the host refused to unmap the end of the storage; the partition keeps it")]
+    Unmap(#[source] io::Error),
 }
 
 /// Releases the window's claim.
@@ -115,8 +111,7 @@ impl StorageWindow {
     /// (never another partition's storage) with it.
     ///
     /// # Errors
-    /// [`ResizeError`]; nothing has happened then, unless it is
-    /// [`ResizeError::StillMapped`].
+    /// [`ResizeError`]; nothing has happened then.
     pub fn shrink(&self, after: StorageRange) -> Result<(), ResizeError> {
         let _claim = self.claim_to_resize(after)?;
         let boot = self.layout().boot_size();
@@ -124,8 +119,12 @@ impl StorageWindow {
             return Err(ResizeError::Boot { boot: Size(boot) });
         }
         let tail = self.difference(after.size(), self.size(), after)?;
+        let hidden = self.storage.hide(after.size() as usize, tail.size() as usize);
+        hidden.map_err(ResizeError::Unmap)?;
         self.set_size(after.size());
-        self.hide(after.size(), tail).map_err(ResizeError::StillMapped)
+        // Behind the window's size nobody looks for a key, mapped or not.
+        let _ = self.keys.hide(keys_before(after.size()), keys_of(tail).1 as usize);
+        Ok(())
     }
 
     fn claim_to_resize(&self, after: StorageRange) -> Result<Claim<'_>, ResizeError> {

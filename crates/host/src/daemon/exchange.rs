@@ -89,7 +89,10 @@ impl Shared {
         match processes {
             [Some(a), Some(b)] => match self.order_exchange([&a, &b], plan) {
                 Ok([from_a, from_b]) => [Some(outcome(&a, &from_a)), Some(outcome(&b, &from_b))],
-                Err(reason) => [Some(Ok(MoveReport::stayed(reason.clone()))), Some(Err(reason))],
+                // A worker that has its order learns from its peer's absence.
+                Err(reason) => {
+                    [reason.clone(), reason].map(|why| Some(Ok(MoveReport::stayed(why))))
+                }
             },
             // The other one has no content: this one just moves there.
             [Some(a), None] => [Some(self.move_running(&a, &plan.a(), MoveMode::Live, hear)), None],

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, PoisonError};
 
-use main_storage::{CompactPlan, PartitionName, Refusal, ResizePlan, StorageRange};
+use main_storage::{CompactPlan, PartitionName, Refusal, ResizePlan, StorageMap, StorageRange};
 use rustix::net::RecvFlags;
 
 use super::Shared;
@@ -34,20 +34,17 @@ impl Shared {
         client: &UnixStream,
         hear: &mut dyn FnMut(&Reply),
     ) -> Result<ResizeOutcome, CommandError> {
-        let (name, from, size, room) = {
-            let board = self.board();
-            let name = board.find(wanted.name)?;
-            let from = board.map.get(&name).map_or(0, |on_map| on_map.range().size());
-            let size = match new_size(wanted.size, from) {
-                Ok(size) => size,
-                Err(reason) => return Ok(stayed(reason, &[], Vec::new())),
-            };
-            let room = if wanted.make_room {
-                board.map.plan_make_room(&name, size, &board.busy_partitions()).map(Some)
-            } else {
-                board.map.plan_resize(&name, size).map(|_| None)
-            };
-            (name, from, size, room)
+        let name = self.board().find(wanted.name)?;
+        let (map, busy) = self.to_plan_on();
+        let from = map.get(&name).map_or(0, |on_map| on_map.range().size());
+        let size = match new_size(wanted.size, from) {
+            Ok(size) => size,
+            Err(reason) => return Ok(stayed(reason, &[], Vec::new())),
+        };
+        let room = if wanted.make_room {
+            map.plan_make_room(&name, size, &busy).map(Some)
+        } else {
+            map.plan_resize(&name, size).map(|_| None)
         };
         let moves = match room {
             Ok(room) => room.map_or_else(Vec::new, |plan| relocated(&plan)),
@@ -204,11 +201,10 @@ impl Shared {
         client: &UnixStream,
         hear: &mut dyn FnMut(&Reply),
     ) -> CompactOutcome {
-        let plan = {
-            let board = self.board();
-            board.map.plan_compact(free, &board.busy_partitions())
-        };
-        let plan = match plan {
+        // Planning may take long, so not with the board's lock: each move is
+        // asked for again when its time has come.
+        let (map, busy) = self.to_plan_on();
+        let plan = match map.plan_compact(free, &busy) {
             Ok(plan) => to_say(&plan),
             Err(refusal) => {
                 let in_the_way = by_name(&refusal);
@@ -227,6 +223,12 @@ impl Shared {
                 CompactOutcome::Stopped { reason, moved, left }
             }
         }
+    }
+
+    /// The map as it is, and who must not be moved now.
+    fn to_plan_on(&self) -> (StorageMap, Vec<PartitionName>) {
+        let board = self.board();
+        (board.map.clone(), board.busy_partitions())
     }
 
     /// Carries out planned moves one by one; says which were done, and why it
@@ -316,7 +318,10 @@ fn to_say(plan: &CompactPlan) -> Plan {
 }
 
 fn by_name(refusal: &Refusal) -> Vec<String> {
-    refusal.in_the_way().iter().map(|by| by.name.to_string()).collect()
+    match refusal {
+        Refusal::Fixed { fixed, .. } => fixed.iter().map(ToString::to_string).collect(),
+        other => other.in_the_way().iter().map(|by| by.name.to_string()).collect(),
+    }
 }
 
 fn refused(refusal: &Refusal, moved: Vec<Relocated>) -> ResizeOutcome {

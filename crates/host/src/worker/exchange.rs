@@ -21,6 +21,7 @@
 //! the follower finishes it, and loses nothing but its neighbour. If the
 //! follower is gone, so is its guest, and the leader goes on alone.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,9 @@ use crate::link::{Link, MoveReport, Side};
 /// How long the other worker may take to prepare itself, which allocates
 /// memory, or to say a word that takes it no time.
 const PREPARE: Duration = Duration::from_secs(120);
+
+/// Why nothing comes of it when the other one is not there any more.
+const GONE: &str = "the other partition's worker ended before anything was moved";
 
 /// What the workers say to each other.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -84,7 +88,7 @@ pub(super) struct Party {
 impl Party {
     /// Carries it out and says how it ended.
     pub(super) fn run(&self) -> MoveReport {
-        super::relocate::come_first();
+        super::placement::come_first();
         let result = match self.side {
             Side::Leader => self.lead(),
             Side::Follower => self.follow(),
@@ -117,26 +121,41 @@ impl Party {
         self.expect(PREPARE, |word| matches!(word, Word::Go))?;
         let held = self.hold()?;
         self.say(&Word::Held)?;
-        let report = match self.peer.receive::<Word>() {
-            Ok(Some((Word::Swapped, _))) => ExchangeReport::default(),
-            Ok(Some((Word::Not { reason, busy_devices }, _))) => {
-                return Err(Stay { reason, busy_devices });
+        let report = loop {
+            match self.peer.receive::<Word>() {
+                Ok(Some((Word::Swapped, _))) => break ExchangeReport::default(),
+                Ok(Some((Word::Not { reason, busy_devices }, _))) => {
+                    return Err(Stay { reason, busy_devices });
+                }
+                // It lives, and may be swapping: whatever it says.
+                Ok(Some(_)) => {}
+                Err(error) if error.kind() == ErrorKind::InvalidData => {}
+                Ok(None) | Err(_) => match self.take_over() {
+                    Ok(Some(report)) => break report,
+                    Ok(None) => return Err(Stay::because(GONE)),
+                    // Half of its storage may be elsewhere.
+                    Err(reason) => return Ok(self.lost(reason)),
+                },
             }
-            // Gone, or out of its mind: what the record says counts.
-            Ok(_) | Err(_) => self.take_over()?,
         };
         Ok(self.adopt(adoption, held, report))
     }
 
-    /// The other worker is gone: finishes what it has begun.
-    fn take_over(&self) -> Result<ExchangeReport, Stay> {
-        let gone = || Stay::because("the other partition's worker ended before anything was moved");
-        let swap = self.swap()?;
+    /// The other worker is gone: finishes what it has begun; `None` if that is
+    /// nothing.
+    fn take_over(&self) -> Result<Option<ExchangeReport>, String> {
+        let swap = self.swap().map_err(|stay| stay.reason)?;
         if !swap.begun() {
-            return Err(gone());
+            return Ok(None);
         }
         tracing::warn!("the other worker is gone in the middle of the exchange; finishing it");
-        swap.run().map_err(|error| Stay::because(in_full(&error)))
+        swap.run().map(Some).map_err(|error| in_full(&error))
+    }
+
+    /// The guest must never be entered again: not even when it is released.
+    fn lost(&self, reason: String) -> MoveReport {
+        self.machine.shut_down();
+        MoveReport::Lost { reason }
     }
 
     fn swap(&self) -> Result<Exchange, Stay> {
@@ -168,11 +187,7 @@ impl Party {
     fn adopt(&self, adoption: Adoption, mut held: Held, report: ExchangeReport) -> MoveReport {
         let adopted = match adoption.adopt() {
             Ok(adopted) => adopted,
-            Err(error) => {
-                // Never to be entered again.
-                self.machine.shut_down();
-                return MoveReport::Lost { reason: in_full(&error) };
-            }
+            Err(error) => return self.lost(in_full(&error)),
         };
         let to = match self.side {
             Side::Leader => self.plan.a().to(),
@@ -211,19 +226,18 @@ impl Party {
 
     fn expect(&self, limit: Duration, wanted: impl Fn(&Word) -> bool) -> Result<(), Stay> {
         let heard = self.peer.receive_within::<Word>(limit);
-        let gone = "the other partition's worker ended before anything was moved";
         match heard {
             Ok(Some((word, _))) if wanted(&word) => Ok(()),
             Ok(Some((Word::Not { reason, busy_devices }, _))) => Err(Stay { reason, busy_devices }),
             Ok(Some(_)) => Err(Stay::because("the other partition's worker is out of step")),
-            Ok(None) => Err(Stay::because(gone)),
-            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            Ok(None) => Err(Stay::because(GONE)),
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
                 let seconds = limit.as_secs();
                 Err(self.refuse(Stay::because(format!(
                     "the other partition was not ready within {seconds} s"
                 ))))
             }
-            Err(error) => Err(Stay::because(format!("{gone}: {error}"))),
+            Err(error) => Err(Stay::because(format!("{GONE}: {error}"))),
         }
     }
 }

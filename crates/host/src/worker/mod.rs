@@ -10,6 +10,7 @@ mod agent;
 mod console;
 mod exchange;
 mod hold;
+mod placement;
 mod relocate;
 mod resize;
 
@@ -325,17 +326,25 @@ impl Worker {
         let (machine, window) = (Arc::clone(&self.machine), Arc::clone(&self.window));
         let host = Arc::clone(&self.host);
         let driver = relocate::Worker::new(machine, window, files, host, from, answered);
-        let worker = Arc::clone(self);
+        self.change("move", move || Report::Moved(driver.run(origin, mode, limits)))
+    }
+
+    /// Changes this partition's range on a thread of its own, and says how that
+    /// ended.
+    fn change(
+        self: &Arc<Self>,
+        name: &str,
+        work: impl FnOnce() -> Report + Send + 'static,
+    ) -> Result<(), String> {
         *self.changing() = true;
-        let spawned = spawn("move", move || {
-            let report = driver.run(origin, mode, limits);
+        let worker = Arc::clone(self);
+        let spawned = spawn(name, move || {
+            let report = work();
             *worker.changing() = false;
-            if let MoveReport::Lost { .. } = report {
+            worker.host.say(&report);
+            if let Report::Moved(MoveReport::Lost { .. }) = report {
                 // The storage is gone: nothing may enter the guest again.
-                worker.host.say(&Report::Moved(report));
                 worker.machine.shut_down();
-            } else {
-                worker.host.say(&Report::Moved(report));
             }
         });
         if spawned.is_err() {
@@ -363,17 +372,7 @@ impl Worker {
             side,
             limit,
         };
-        let worker = Arc::clone(self);
-        *self.changing() = true;
-        let spawned = spawn("exchange", move || {
-            let report = party.run();
-            *worker.changing() = false;
-            worker.host.say(&Report::Moved(report));
-        });
-        if spawned.is_err() {
-            *self.changing() = false;
-        }
-        spawned
+        self.change("exchange", move || Report::Moved(party.run()))
     }
 
     fn resize(
@@ -385,17 +384,7 @@ impl Worker {
         let files = <[OwnedFd; 2]>::try_from(fds).map_err(|_| "the host passed no main storage")?;
         let (machine, window) = (Arc::clone(&self.machine), Arc::clone(&self.window));
         let resize = resize::Resize { machine, window, files, limit };
-        let worker = Arc::clone(self);
-        *self.changing() = true;
-        let spawned = spawn("resize", move || {
-            let report = resize.run(size);
-            *worker.changing() = false;
-            worker.host.say(&Report::Resized(report));
-        });
-        if spawned.is_err() {
-            *self.changing() = false;
-        }
-        spawned
+        self.change("resize", move || Report::Resized(resize.run(size)))
     }
 
     /// Waits for the machine's end, tells the host and ends the process.
