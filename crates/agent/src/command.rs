@@ -27,6 +27,9 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 pub(crate) const ENVIRONMENT: [(&str, &str); 3] =
     [("PATH", PATH), ("HOME", "/root"), ("TERM", "linux")];
 
+/// Nothing that a user sends may seem taken that was not.
+const CUT_OFF: &str = "the service closed the conversation before it had read all of it";
+
 /// Who is at the other end of a command's pipes.
 enum Body {
     /// A process group of its own, whose first process has this number.
@@ -47,6 +50,8 @@ pub(crate) struct Command {
     stderr: Option<File>,
     output_window: SendWindow,
     status: Option<Status>,
+    /// The service closed its end before it had read everything.
+    cut_off: bool,
 }
 
 impl Command {
@@ -116,6 +121,7 @@ impl Command {
             stderr: None,
             output_window: SendWindow::new(),
             status: None,
+            cut_off: false,
         }
     }
 
@@ -197,7 +203,10 @@ impl Command {
     /// The last word about this command, once its outputs are sent.
     pub(crate) fn result(&self) -> Option<Message> {
         let sent = self.stdout.is_none() && self.stderr.is_none();
-        self.status.filter(|_| sent).map(Message::Exited)
+        match self.status.filter(|_| sent)? {
+            Status::Code(0) if self.cut_off => Some(Message::Failed(CUT_OFF.to_owned())),
+            status => Some(Message::Exited(status)),
+        }
     }
 
     /// Adds what to wait for: room in its input, output that can be sent.
@@ -281,7 +290,10 @@ impl Command {
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => return true,
             Err(error) if error.kind() == ErrorKind::WouldBlock && self.status.is_none() => {}
-            Err(_) => *output = None,
+            Err(error) => {
+                self.cut_off |= error.kind() == ErrorKind::ConnectionReset;
+                *output = None;
+            }
         }
         false
     }
