@@ -64,6 +64,9 @@ pub(crate) enum Command {
     /// Show main storage and who is in it
     #[command(after_help = "Examples:\n  berth status\n  berth status --json")]
     Status,
+    /// Show service pools and their machines, or have a hand on them
+    #[command(subcommand)]
+    Pool(PoolCommand),
     /// Make a partition while the host runs
     ///
     /// It lives in the smallest gap that is large enough, or where --origin
@@ -197,6 +200,35 @@ Examples:
   berth exec lpar2 -- uname -a
   berth exec lpar2 --env LANG=C --cwd /tmp -- sh -c 'ls -l; pwd'
   echo 'print(6*7)' | berth exec lpar2 -- python3 -";
+
+/// What can be done with pools.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoolCommand {
+    /// Show machines by primary id: state, program, alternate user id, since when
+    #[command(after_help = "Examples:\n  berth pool status\n  berth pool status serve --json")]
+    Status {
+        /// Only this pool
+        name: Option<String>,
+    },
+    /// Let a pool that gave up building machines try again
+    #[command(after_help = "Example:\n  berth pool resume serve")]
+    Resume {
+        /// The pool
+        name: String,
+    },
+    /// Keep more or fewer machines ready, up to the number in the host file
+    #[command(after_help = "Example:\n  berth pool resize serve --min 5 --max 10")]
+    Resize {
+        /// The pool
+        name: String,
+        /// Machines that are kept ready
+        #[arg(long)]
+        min: u16,
+        /// Machines that there can be
+        #[arg(long)]
+        max: u16,
+    },
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {

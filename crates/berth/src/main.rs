@@ -12,6 +12,7 @@ mod demo;
 mod exec;
 mod images;
 mod own_host;
+mod pool;
 mod storage;
 mod table;
 mod up;
@@ -82,6 +83,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Up(args) => up::up(global, &args)?,
         Command::Down => up::down(global)?,
         Command::Status => commands::status(global)?,
+        Command::Pool(command) => pool::pool(global, &command)?,
         Command::Create(args) => commands::create(global, &args)?,
         Command::Delete(args) => commands::delete(global, &args)?,
         Command::Start(args) => commands::start(global, &args)?,

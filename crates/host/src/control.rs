@@ -109,8 +109,61 @@ pub enum Request {
     /// Answer when every partition that starts with the host serves commands
     /// or has failed.
     WaitUp,
+    /// Every pool and its machines: answers [`Reply::Pools`].
+    PoolStatus,
+    /// Let a pool that stopped building try again.
+    PoolResume {
+        /// The pool.
+        name: String,
+    },
+    /// Give a pool other bounds.
+    PoolResize {
+        /// The pool.
+        name: String,
+        /// Fewest machines.
+        min: u16,
+        /// Most machines; at most what the host file says.
+        max: u16,
+    },
     /// End every partition, then the host.
     Down,
+}
+
+/// A pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolStatus {
+    /// Its name.
+    pub name: String,
+    /// Fewest machines.
+    pub min: u16,
+    /// Most machines.
+    pub max: u16,
+    /// Claims that wait for one.
+    pub waiting: usize,
+    /// Why it builds no more machines, if so.
+    pub alarm: Option<String>,
+    /// Its machines, by number.
+    pub members: Vec<PoolMember>,
+}
+
+/// A machine of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolMember {
+    /// Its primary id.
+    pub name: String,
+    /// `free`, `in use`, `cleaning` and so on.
+    pub state: String,
+    /// Whether somebody used it by its primary id: it is put back before it
+    /// serves a conversation.
+    pub visited: bool,
+    /// The program it serves.
+    pub tpn: Option<String>,
+    /// The alternate user id it wears.
+    pub user: Option<String>,
+    /// The conversation.
+    pub conversation: Option<String>,
+    /// Since when it is in this state, in seconds since 1970.
+    pub since: u64,
 }
 
 /// A partition to be made.
@@ -189,6 +242,11 @@ pub enum Reply {
     },
     /// The table.
     Status(HostStatus),
+    /// The pools.
+    Pools {
+        /// In the order of the host file.
+        pools: Vec<PoolStatus>,
+    },
     /// How a move ended.
     Move(MoveOutcome),
     /// How an exchange ended.

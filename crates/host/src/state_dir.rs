@@ -150,6 +150,12 @@ impl StateDir {
         self.0.join("disks").join(format!("{name}.overlay"))
     }
 
+    /// Captures of pools, a directory each.
+    #[must_use]
+    pub fn captures(&self) -> PathBuf {
+        self.0.join("captures")
+    }
+
     /// Partitions that have a worker's socket, alive or left over.
     #[must_use]
     pub fn worker_sockets(&self) -> Vec<PartitionName> {

@@ -91,6 +91,8 @@ pub(super) enum CommandError {
     Create { name: String, reason: String },
     #[error("\"{0}\" is running; stop it first with `berth stop {0}`")]
     StillRunning(PartitionName),
+    #[error("{0}")]
+    Pool(String),
     #[error("\"{name}\" could not be deleted: {reason}; try again")]
     Delete { name: PartitionName, reason: String },
 }

@@ -1,5 +1,6 @@
 //! What changes the board: start, stop, move, and the ends of workers.
 
+use std::os::fd::AsFd;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use main_storage::{MovePlan, PartitionName};
 
 use super::Shared;
 use super::board::{Busy, Command, CommandError, Run};
+use super::pools::Input;
 use super::process::{Process, files, obituary};
 use crate::control::{MoveMode, MoveOutcome, Reply};
 use crate::host_file::{CpuAssignment, PartitionSpec};
@@ -146,8 +148,13 @@ impl Shared {
         // One at a time, so that none counts on what another was just promised.
         let admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
         self.admit(name, range)?;
-        let config = self.worker_config(&spec, range)?;
-        let process = Process::start(&self.dir, name, config, files(&self.storage))
+        let mut config = self.worker_config(&spec, range)?;
+        let capture = self.capture_of(name).map(|capture| capture.open()).transpose();
+        let capture = capture.map_err(|error| format!("its pool's capture: {error}"))?;
+        config.copy = capture.is_some();
+        let mut fds = files(&self.storage).to_vec();
+        fds.extend(capture.iter().flatten().map(|file| file.as_fd()));
+        let process = Process::start(&self.dir, name, config, &fds)
             .map_err(|error| format!("its worker could not be started: {error}"))?;
         let process = Arc::new(process);
         {
@@ -224,7 +231,11 @@ impl Shared {
         Ok(WorkerConfig {
             name: spec.name.to_string(),
             range: range.into(),
-            reach: self.storage.size(),
+            // A machine of a pool keeps its size, and has no device to change it.
+            reach: match self.config.file.pool_of(&spec.name) {
+                Some(_) => range.size(),
+                None => self.storage.size(),
+            },
             vcpus: spec.vcpus,
             pin,
             run_on,
@@ -233,6 +244,7 @@ impl Shared {
             command_line,
             root: image.root.clone(),
             data,
+            copy: false,
             io_keys: spec.io_keys.iter().map(|(name, key)| (name.clone(), key.number())).collect(),
         })
     }
@@ -257,6 +269,29 @@ impl Shared {
                 report @ (Report::Copying { .. } | Report::Moved(_) | Report::Resized(_)) => {
                     process.tell_mover(report);
                 }
+                report @ (Report::Captured(_)
+                | Report::NotCaptured { .. }
+                | Report::ServiceReady { .. }
+                | Report::ServiceEnded { .. }) => process.tell_builder(report),
+                report @ (Report::Parked(_)
+                | Report::Broken { .. }
+                | Report::Renewed { .. }
+                | Report::ConversationAccepted { .. }
+                | Report::ConversationEnded { .. }) => {
+                    self.pools.tell(Input::Report { member: name.clone(), report });
+                }
+                report @ Report::MetadataQuestion { id, .. } => {
+                    if self.config.file.pool_of(name).is_some() {
+                        self.pools.tell(Input::Report { member: name.clone(), report });
+                    } else {
+                        // This guest is no machine of a pool: it is nobody.
+                        let body = "{\"error\":\"this machine has no user\"}\n".to_owned();
+                        let reply = Order::MetadataReply { id, status: 404, body };
+                        if let Err(error) = process.give(&reply, &[]) {
+                            tracing::warn!(partition = %name, %error, "the worker cannot be answered");
+                        }
+                    }
+                }
                 // Heard when the worker was adopted.
                 Report::Hello(_) => {}
                 Report::Ended(ended) => last = Some(ended),
@@ -266,10 +301,15 @@ impl Shared {
         let ended = last.unwrap_or_else(|| obituary(&status, &self.dir.worker_log(name)));
         // Nobody listens there any more; a new worker makes its own.
         let _ = std::fs::remove_file(self.dir.worker_socket(name));
+        let why = format!("its machine has ended: {ended:?}");
         let again = self.settle(process, ended);
+        process.set_builder(None);
+        if self.config.file.pool_of(name).is_some() {
+            self.pools.tell(Input::Gone { member: name.clone(), why });
+        }
         // Only now does whoever waits for the start learn that there is none.
         drop(started);
-        if again {
+        if again && self.config.file.pool_of(name).is_none() {
             tracing::info!(partition = %name, "the guest asked to be started anew");
             if let Err(error) = self.start(name.as_str()) {
                 tracing::error!("{error}");

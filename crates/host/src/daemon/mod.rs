@@ -11,6 +11,7 @@
 //! memory     whether the host has what it promises
 //! exchange   two partitions change places
 //! resize     expand, shrink, compact
+//! pools      the machines of service pools
 //! process    one worker process and what it reports
 //! records    partitions as the journal holds them
 //! serve      one client's connection
@@ -25,6 +26,7 @@ mod create;
 mod exchange;
 mod memory;
 mod open;
+mod pools;
 mod process;
 mod records;
 mod recovery;
@@ -32,12 +34,14 @@ mod resize;
 mod resume;
 mod serve;
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,6 +56,7 @@ use crate::keeper::{Keeper, end_keeper_of};
 use crate::state_dir::{Lock, StateDir, StateDirError};
 use board::Board;
 use open::Opened;
+use pools::{CaptureFiles, Input, Pools};
 use recovery::Next;
 
 pub use open::{Leftover, clean_up, images_in_use};
@@ -142,6 +147,8 @@ fn list(leftovers: &[Leftover]) -> String {
 pub struct Host {
     shared: Arc<Shared>,
     keeper: Keeper,
+    /// What the pools hear.
+    inputs: Receiver<Input>,
     /// What is done with each partition first.
     next: Vec<(PartitionName, Next)>,
     listener: UnixListener,
@@ -165,6 +172,9 @@ struct Shared {
     changed: Condvar,
     clients: AtomicUsize,
     stopper: UnixStream,
+    pools: Pools,
+    /// Captures of pools, by their names. One is locked while it is made.
+    captures: Mutex<HashMap<String, Arc<Mutex<Option<CaptureFiles>>>>>,
 }
 
 impl Shared {
@@ -235,6 +245,7 @@ impl Host {
                 .and_then(|pipe| signal_hook::low_level::pipe::register(signal, pipe))
                 .map_err(system("to hear signals"))?;
         }
+        let (pools, inputs) = Pools::new();
         let shared = Arc::new(Shared {
             config,
             dir,
@@ -246,8 +257,10 @@ impl Host {
             changed: Condvar::new(),
             clients: AtomicUsize::new(0),
             stopper,
+            pools,
+            captures: Mutex::default(),
         });
-        Ok(Self { shared, keeper, next, listener, stop, _lock: lock })
+        Ok(Self { shared, keeper, next, inputs, listener, stop, _lock: lock })
     }
 
     /// Goes on with what was taken over, starts the partitions that start with
@@ -262,12 +275,15 @@ impl Host {
         for (name, next) in std::mem::take(&mut self.next) {
             shared.resume(&name, next);
         }
-        let (listener, stop) = (&self.listener, &self.stop);
+        shared.await_pools();
+        let (listener, stop, inputs) = (&self.listener, &self.stop, self.inputs);
         let result = std::thread::scope(|scope| {
             let keeper = &mut self.keeper;
+            scope.spawn(|| pools::run(&shared, inputs));
             scope.spawn(|| shared.keep_kept(keeper));
             let result = accept_clients(&shared, listener, stop);
             tracing::info!("ending: every guest is asked to power off");
+            shared.pools.tell(Input::End);
             shared.end_all();
             // Only now: guests may still have been moving.
             if let Err(error) = end_keeper_of(&shared.dir) {

@@ -29,6 +29,8 @@ pub(super) struct Process {
     body: Body,
     /// Who waits for reports of a relocation.
     mover: Mutex<Option<Sender<Report>>>,
+    /// Who waits for what comes of capturing it.
+    builder: Mutex<Option<Sender<Report>>>,
 }
 
 /// What the kernel knows a worker by.
@@ -75,6 +77,7 @@ impl Process {
             ready: AtomicBool::new(introduction.ready),
             body: Body::Adopted(opened?),
             mover: Mutex::default(),
+            builder: Mutex::default(),
         };
         Ok(Some((process, introduction)))
     }
@@ -85,7 +88,7 @@ impl Process {
         dir: &StateDir,
         name: &PartitionName,
         config: WorkerConfig,
-        files: [BorrowedFd<'_>; 2],
+        files: &[BorrowedFd<'_>],
     ) -> io::Result<Self> {
         let socket = dir.worker_socket(name);
         let listener = link::listen(&socket)?;
@@ -102,7 +105,7 @@ impl Process {
         let pid = child.id();
         let mut guard = KillOnDrop(Some(child));
         let link = Link::connect(&socket)?;
-        link.send(&Order::Start(Box::new(config)), &files)?;
+        link.send(&Order::Start(Box::new(config)), files)?;
         let child = guard.0.take().ok_or_else(|| io::Error::other("the worker is gone"))?;
         Ok(Self {
             name: name.clone(),
@@ -111,6 +114,7 @@ impl Process {
             ready: AtomicBool::new(false),
             body: Body::Child(Mutex::new(child)),
             mover: Mutex::default(),
+            builder: Mutex::default(),
         })
     }
 
@@ -151,6 +155,17 @@ impl Process {
         let mover = self.mover.lock().unwrap_or_else(PoisonError::into_inner);
         // Nobody waits for what came after a relocation's end.
         let _ = mover.as_ref().map(|mover| mover.send(report));
+    }
+
+    /// Sends reports of services and captures to `builder` from now on.
+    pub(super) fn set_builder(&self, builder: Option<Sender<Report>>) {
+        *self.builder.lock().unwrap_or_else(PoisonError::into_inner) = builder;
+    }
+
+    pub(super) fn tell_builder(&self, report: Report) {
+        let builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
+        // A service that ends later is missed when somebody converses with it.
+        let _ = builder.as_ref().map(|builder| builder.send(report));
     }
 
     /// Waits for the end of a process that said its last word, or makes it

@@ -58,6 +58,14 @@ pub(super) fn serve(shared: &Arc<Shared>, client: UnixStream) {
         }
         Request::Down => return down(shared, client),
         Request::Status => Ok(Reply::Status(shared.board().status())),
+        Request::PoolStatus => Ok(Reply::Pools { pools: shared.pools.status() }),
+        Request::PoolResume { name } => {
+            shared.pools.resume(&name).map(|()| Reply::Done).map_err(CommandError::Pool)
+        }
+        Request::PoolResize { name, min, max } => {
+            let resized = shared.pools.resize(&name, (min, max));
+            resized.map(|()| Reply::Done).map_err(CommandError::Pool)
+        }
         Request::Create(new) => shared.create(&new).map(|origin| Reply::Created { origin }),
         Request::Delete { name } => shared.delete(&name).map(|()| Reply::Done),
         Request::Start { name } => shared.start(&name).map(|()| Reply::Done),
@@ -115,6 +123,12 @@ fn down(shared: &Arc<Shared>, client: UnixStream) {
 /// Gives the client's connection to the partition's worker.
 fn hand_over(shared: &Shared, name: &str, order: &Order, client: UnixStream, ready: bool) {
     let worker = if ready { ready_worker(shared, name, &client) } else { any_worker(shared, name) };
+    // A machine of a pool that nobody uses stands still.
+    if let Ok(process) = &worker {
+        if shared.capture_of(&process.name).is_some() {
+            shared.pools.visit(&process.name);
+        }
+    }
     let result = worker.and_then(|process| {
         let unreachable = |source| CommandError::Worker { name: process.name.clone(), source };
         send(&mut &client, &Reply::Attached).map_err(unreachable)?;

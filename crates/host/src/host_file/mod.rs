@@ -25,25 +25,30 @@
 //! io_keys = { rng = 3 }         # access keys of I/O processors; default: 0
 //! ```
 //!
+//! Pools are described where they are read ([`PoolSpec`]).
+//!
 //! [`HostFile::parse`] is pure: what depends on the host it runs on
 //! ([`HostFile::check_host`]) or on the images there are is asked separately.
 
 mod place;
+mod pool;
 mod raw;
 
 pub(crate) use place::is_image_name;
+pub use pool::{MAX_POOL_FILE, PoolFile, PoolSpec, ProgramKind, ProgramSpec};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use main_storage::{AccessKey, PartitionName, Size, StorageMap, StorageRange};
+use service_pool::MemberId;
 use storage_window::Backing;
 
 /// vCPUs a partition can have.
 pub const MAX_VCPUS: u8 = 8;
 /// Partitions a host can have: each is a process with its own threads.
-pub const MAX_PARTITIONS: usize = 64;
+pub const MAX_PARTITIONS: usize = 128;
 /// Bytes a host file can have.
 pub const MAX_FILE: usize = 1 << 20;
 
@@ -58,8 +63,10 @@ pub struct HostFile {
     pub numa_node: Option<u32>,
     /// How long a move waits for busy I/O processors.
     pub device_wait: Duration,
-    /// The partitions in the order of the file.
+    /// The partitions in the order of the file, then the machines of its pools.
     pub partitions: Vec<PartitionSpec>,
+    /// The pools.
+    pub pools: Vec<PoolSpec>,
 }
 
 /// A partition as declared, its place in main storage decided.
@@ -170,7 +177,12 @@ impl HostFile {
         // One byte more than allowed, so that a longer file is noticed.
         let mut bounded = std::io::Read::take(file, MAX_FILE as u64 + 1);
         std::io::Read::read_to_string(&mut bounded, &mut text).map_err(read)?;
-        Self::parse(&text)
+        let mut file = Self::parse(&text)?;
+        let dir = path.parent().unwrap_or(Path::new(""));
+        for file in file.pools.iter_mut().flat_map(|pool| &mut pool.files) {
+            file.source = dir.join(&file.source);
+        }
+        Ok(file)
     }
 
     /// Checks a host file's text.
@@ -187,6 +199,13 @@ impl HostFile {
             });
         }
         place::decide(text, raw::parse(text)?)
+    }
+
+    /// The pool that the partition `name` is a machine of.
+    #[must_use]
+    pub fn pool_of(&self, name: &PartitionName) -> Option<&PoolSpec> {
+        let member: MemberId = name.as_str().parse().ok()?;
+        self.pools.iter().find(|pool| pool.members().any(|one| one == member))
     }
 
     /// The map of main storage as it is when the host starts.

@@ -7,29 +7,34 @@ use main_storage::{AccessKey, BLOCK_SIZE, PartitionName, Refusal, Size, StorageM
 use storage_window::{Backing, HugePage};
 use toml::Spanned;
 
+use super::pool::{self, RawPool};
 use super::raw::{self, RawBacking, RawFile, RawMainStorage, RawPartition, RawSharing, RawSize};
-use super::{CpuAssignment, HostFile, HostFileError, MAX_PARTITIONS, MAX_VCPUS, PartitionSpec};
+use super::{
+    CpuAssignment, Engine, HostFile, HostFileError, MAX_PARTITIONS, MAX_VCPUS, PartitionSpec,
+};
 
 /// How long a move waits for busy I/O processors unless the file says so.
 const DEVICE_WAIT: Duration = Duration::from_secs(10);
 
 /// Turns a cause into an error that names its line.
-struct At<'a> {
+pub(super) struct At<'a> {
     text: &'a str,
 }
 
 impl At<'_> {
-    fn error<T>(&self, at: &Spanned<T>, what: impl ToString) -> HostFileError {
+    pub(super) fn error<T>(&self, at: &Spanned<T>, what: impl ToString) -> HostFileError {
         HostFileError::Value { line: raw::line(self.text, &at.span()), what: what.to_string() }
     }
 
-    fn size(&self, what: &str, size: &Spanned<RawSize>) -> Result<u64, HostFileError> {
+    pub(super) fn size(&self, what: &str, size: &Spanned<RawSize>) -> Result<u64, HostFileError> {
         size.get_ref().bytes().map_err(|error| self.error(size, format!("{what}: {error}")))
     }
 }
 
 pub(super) fn decide(text: &str, file: RawFile) -> Result<HostFile, HostFileError> {
     let at = At { text };
+    let mut file = file;
+    let raw_pools = std::mem::take(&mut file.pool);
     let size = &file.main_storage.size;
     let main_storage = at.size("main storage", size)?;
     let (backing, numa_node) = backing(&at, &file.main_storage)?;
@@ -70,7 +75,51 @@ pub(super) fn decide(text: &str, file: RawFile) -> Result<HostFile, HostFileErro
         })
         .collect::<Result<Vec<_>, _>>()?;
     check_sharing(&partitions)?;
-    Ok(HostFile { main_storage, backing, numa_node, device_wait, partitions })
+    let mut file =
+        HostFile { main_storage, backing, numa_node, device_wait, partitions, pools: Vec::new() };
+    for raw in &raw_pools {
+        add_pool(&at, &mut map, raw, &mut file)?;
+    }
+    Ok(file)
+}
+
+/// Adds a pool and its machines, which are placed where they fit best when all
+/// else has its place.
+fn add_pool(
+    at: &At<'_>,
+    map: &mut StorageMap,
+    raw: &Spanned<RawPool>,
+    file: &mut HostFile,
+) -> Result<(), HostFileError> {
+    let line = raw::line(at.text, &raw.span());
+    let raw = raw.get_ref();
+    let (spec, image, vcpus) = pool::pool(at, raw, line)?;
+    let size = at.size(&format!("pool \"{}\"", spec.config.name), &raw.size)?;
+    let about = |error: &dyn std::fmt::Display| format!("pool \"{}\": {error}", spec.config.name);
+    for name in pool::member_names(at, raw, &spec)? {
+        if file.partitions.len() >= MAX_PARTITIONS {
+            let what =
+                format!("a host has at most {MAX_PARTITIONS} partitions, with those of pools");
+            return Err(at.error(&raw.size, about(&what)));
+        }
+        let range = map.best_fit(size).map_err(|error| at.error(&raw.size, about(&error)))?;
+        map.assign(name.clone(), range).map_err(|error| at.error(&raw.size, about(&error)))?;
+        file.partitions.push(PartitionSpec {
+            name,
+            range,
+            declared: false,
+            image: image.clone(),
+            vcpus,
+            cpus: CpuAssignment::Floating,
+            disk: None,
+            autostart: false,
+            engine: Engine::Soft,
+            io_keys: BTreeMap::new(),
+            line,
+        });
+    }
+    file.pools.push(spec);
+    Ok(())
 }
 
 /// What main storage is made of, and the NUMA node it comes from.

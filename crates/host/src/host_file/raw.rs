@@ -8,6 +8,7 @@ use main_storage::Size;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::pool::RawPool;
 use super::{Engine, HostFileError};
 
 #[derive(Deserialize)]
@@ -18,6 +19,8 @@ pub(super) struct RawFile {
     pub(super) host: RawHost,
     #[serde(default)]
     pub(super) partition: Vec<Spanned<RawPartition>>,
+    #[serde(default)]
+    pub(super) pool: Vec<Spanned<RawPool>>,
 }
 
 #[derive(Deserialize)]

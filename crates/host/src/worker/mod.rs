@@ -8,6 +8,7 @@
 
 mod agent;
 mod console;
+mod copy;
 mod exchange;
 mod hold;
 mod placement;
@@ -31,11 +32,12 @@ use storage_window::StorageWindow;
 
 use crate::in_full;
 use crate::link::{
-    self, DataDisk, Ended, Introduction, LAST_WORD, Link, MoveReport, Order, Place, Report,
-    ResizeReport, Side, WorkerConfig,
+    self, DataDisk, Ended, Introduction, LAST_WORD, Link, MoveReport, Order, Place, Program,
+    Report, ResizeReport, Side, WorkerConfig,
 };
 use crate::lockdown;
 use agent::Agent;
+use copy::Origin;
 use relocate::{Answers, Files};
 
 /// How long an I/O processor may take to acknowledge its address limits.
@@ -51,11 +53,16 @@ impl ToHost {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the host, if there is one.
-    fn say(&self, report: &Report) {
+    /// Tells the host; whether there is one.
+    fn say(&self, report: &Report) -> bool {
         let link = self.lock().clone();
-        if let Some(Err(error)) = link.map(|link| link.send(report, &[])) {
-            tracing::warn!(%error, "the host cannot be told");
+        match link.map(|link| link.send(report, &[])) {
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the host cannot be told");
+                false
+            }
+            None => false,
         }
     }
 
@@ -79,6 +86,8 @@ struct Worker {
     ready: Arc<AtomicBool>,
     /// Whether its range is being changed, for a host that comes meanwhile.
     changing: Mutex<bool>,
+    /// What a copy of a captured machine goes back to.
+    origin: Option<Origin>,
 }
 
 /// Runs a worker on the listening socket at standard input.
@@ -125,8 +134,8 @@ fn begin(
     host: &Arc<ToHost>,
 ) -> Result<Arc<Worker>, String> {
     run_on(&config.run_on)?;
-    let window = map(config, fds)?;
-    let machine = Machine::new(&machine_config(config), &window).map_err(|e| in_full(&e))?;
+    let (window, origin) = map(config, fds)?;
+    let machine = make(config, &window, origin.as_ref())?;
     let machine = Arc::new(machine);
     lockdown::lock_down().map_err(|error| error.to_string())?;
     let to_host = Arc::clone(host);
@@ -140,17 +149,26 @@ fn begin(
             None => Report::NotReady,
         });
     };
-    let agent = Agent::new(machine.agent().clone(), Box::new(on_ready));
+    let to_host = Arc::clone(host);
+    let tell = move |report: &Report| to_host.say(report);
+    let agent = Agent::new(machine.agent().clone(), Box::new(on_ready), Box::new(tell));
     let host = Arc::clone(host);
     let (answers, changing, name) = (Mutex::default(), Mutex::default(), config.name.clone());
-    let worker = Worker { machine, window, agent, host, answers, name, ready, changing };
+    if let Some(origin) = &origin {
+        agent.expect(origin.agent());
+    }
+    let worker = Worker { machine, window, agent, host, answers, name, ready, changing, origin };
     let worker = Arc::new(worker);
     let agent = Arc::clone(&worker.agent);
     spawn("agent", move || agent.run())?;
     let ending = Arc::clone(&worker);
     spawn("end", move || ending.end_with_machine())?;
-    worker.host.say(&Report::Started);
+    // A copy is parked: it is entered when it is woken.
     worker.machine.start();
+    if worker.origin.is_some() {
+        worker.await_agent()?;
+    }
+    worker.host.say(&Report::Started);
     Ok(worker)
 }
 
@@ -172,14 +190,42 @@ fn run_on(cpus: &[usize]) -> Result<(), String> {
         .map_err(|error| format!("the host CPUs {cpus:?} cannot be used: {error}"))
 }
 
-fn map(config: &WorkerConfig, fds: Vec<OwnedFd>) -> Result<Arc<StorageWindow>, String> {
-    let [storage, keys] =
-        <[OwnedFd; 2]>::try_from(fds).map_err(|_| "the host passed no main storage".to_owned())?;
+/// The window, and what it is a copy of.
+fn map(
+    config: &WorkerConfig,
+    fds: Vec<OwnedFd>,
+) -> Result<(Arc<StorageWindow>, Option<Origin>), String> {
+    let mut fds = fds.into_iter();
+    let mut next = || fds.next().ok_or_else(|| "the host passed too few files".to_owned());
+    let (storage, keys) = (next()?, next()?);
     let range = StorageRange::try_from(config.range).map_err(|error| error.to_string())?;
     let base = machine::memory_map::STORAGE_BASE;
     // Both files are closed on return: only the mapping of its own range stays.
-    StorageWindow::map(storage.as_fd(), keys.as_fd(), range, base, config.reach)
-        .map_err(|error| in_full(&error))
+    let window = StorageWindow::map(storage.as_fd(), keys.as_fd(), range, base, config.reach)
+        .map_err(|error| in_full(&error))?;
+    if !config.copy {
+        return Ok((window, None));
+    }
+    let origin = Origin::read(next()?, next()?, range.size())?;
+    origin.fill(&window)?;
+    Ok((window, Some(origin)))
+}
+
+fn make(
+    config: &WorkerConfig,
+    window: &Arc<StorageWindow>,
+    origin: Option<&Origin>,
+) -> Result<Machine, String> {
+    let machine = machine_config(config);
+    let Some(origin) = origin else {
+        return Machine::new(&machine, window).map_err(|error| in_full(&error));
+    };
+    let machine = Machine::without_guest(&machine, window).map_err(|error| in_full(&error))?;
+    let processors = machine.io_processors();
+    processors.iter().for_each(|processor| processor.quiesce());
+    origin.restore(&machine)?;
+    processors.iter().for_each(|processor| processor.resume());
+    Ok(machine)
 }
 
 fn machine_config(config: &WorkerConfig) -> MachineConfig {
@@ -217,6 +263,7 @@ impl Worker {
                 self.carry_out(order, fds);
             }
             *self.host.lock() = None;
+            self.agent.host_gone();
             // Whoever waits for an answer of that host gets none.
             *self.answers.lock().unwrap_or_else(PoisonError::into_inner) = None;
             link = match link::accept(listener.as_fd()) {
@@ -233,16 +280,38 @@ impl Worker {
             Order::Hello => self.introduce_itself(),
             Order::Exec { argv, env, cwd } => {
                 let Some(client) = client(fds) else { return };
-                let bytes = String::into_bytes;
-                let env = env.into_iter().map(|(name, value)| (bytes(name), bytes(value)));
-                self.agent.exec(
-                    ExecRequest {
-                        argv: argv.into_iter().map(bytes).collect(),
-                        env: env.collect(),
-                        cwd: bytes(cwd),
-                    },
-                    client,
-                );
+                self.agent.exec(exec_request(Program { argv, env, cwd }), client);
+            }
+            Order::Capture { wait_ms } => {
+                let limit = Duration::from_millis(wait_ms);
+                self.report_later("capture", move |worker| match worker.capture(limit, fds) {
+                    Ok(captured) => Report::Captured(captured),
+                    Err(reason) => Report::NotCaptured { reason },
+                });
+            }
+            Order::Wake => {
+                if let Err(reason) = self.wake() {
+                    tracing::error!(reason, "cannot be woken");
+                }
+            }
+            Order::Reset { wait_ms } => {
+                let limit = Duration::from_millis(wait_ms);
+                self.report_later("reset", move |worker| match worker.put_back(limit) {
+                    Ok(done) => Report::Parked(done),
+                    Err(reason) => Report::Broken { reason },
+                });
+            }
+            Order::StartService { tpn, program, ready } => {
+                self.agent.start_service(&tpn, exec_request(program), ready);
+            }
+            Order::Converse { conversation, tpn, program } => {
+                let Some(client) = client(fds) else { return };
+                self.agent.converse(conversation, &tpn, program.map(exec_request), client);
+            }
+            Order::Abend { conversation } => self.agent.abend(conversation),
+            Order::Renew(renewal) => self.agent.renew(*renewal),
+            Order::MetadataReply { id, status, body } => {
+                self.agent.reply(id, status, body.into_bytes());
             }
             Order::Console => {
                 if let Some(client) = client(fds) {
@@ -420,6 +489,16 @@ fn exchange_plan(a: [Place; 2], b: [Place; 2]) -> Result<ExchangePlan, String> {
         MovePlan::new(from, to.origin).map_err(|error| error.to_string())
     };
     ExchangePlan::new(side(a)?, side(b)?).map_err(|error| error.to_string())
+}
+
+fn exec_request(program: Program) -> ExecRequest {
+    let bytes = String::into_bytes;
+    let env = program.env.into_iter().map(|(name, value)| (bytes(name), bytes(value)));
+    ExecRequest {
+        argv: program.argv.into_iter().map(bytes).collect(),
+        env: env.collect(),
+        cwd: bytes(program.cwd),
+    }
 }
 
 /// The client's connection that came with an order.

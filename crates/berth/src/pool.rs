@@ -1,0 +1,118 @@
+//! `berth pool`: what the pools are doing, and a hand on them.
+
+use std::fmt::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use host::control::{PoolMember, PoolStatus, Reply, Request};
+
+use crate::args::{Global, PoolCommand};
+use crate::commands::{ask, unexpected};
+use crate::{Failure, print, print_json};
+
+pub(crate) fn pool(global: &Global, command: &PoolCommand) -> Result<(), Failure> {
+    match command {
+        PoolCommand::Status { name } => status(global, name.as_deref()),
+        PoolCommand::Resume { name } => {
+            done(global, &Request::PoolResume { name: name.clone() }, name, "resumed")
+        }
+        PoolCommand::Resize { name, min, max } => {
+            let request = Request::PoolResize { name: name.clone(), min: *min, max: *max };
+            done(global, &request, name, "resized")
+        }
+    }
+}
+
+fn done(global: &Global, request: &Request, name: &str, result: &str) -> Result<(), Failure> {
+    let Reply::Done = ask(global, request)? else { return unexpected() };
+    if global.json {
+        print_json(&serde_json::json!({ "result": result, "name": name }));
+    } else {
+        println!("{name} is {result}");
+    }
+    Ok(())
+}
+
+fn status(global: &Global, name: Option<&str>) -> Result<(), Failure> {
+    let Reply::Pools { mut pools } = ask(global, &Request::PoolStatus)? else { return unexpected() };
+    if let Some(name) = name {
+        pools.retain(|pool| pool.name == name);
+        if pools.is_empty() {
+            return Err(Failure::Other(format!("there is no pool \"{name}\"")));
+        }
+    }
+    if global.json {
+        print_json(&serde_json::json!({ "pools": pools }));
+        return Ok(());
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    for pool in &pools {
+        print(&table(pool, now));
+    }
+    Ok(())
+}
+
+/// A pool's line, and the table of its machines.
+fn table(pool: &PoolStatus, now: u64) -> String {
+    let free = pool.members.iter().filter(|member| member.state == "free").count();
+    let PoolStatus { name, min, max, waiting, .. } = pool;
+    let mut out = format!("pool {name}: {min} to {max} machines, {free} free, {waiting} waiting\n");
+    if let Some(alarm) = &pool.alarm {
+        let _ = writeln!(out, "  builds no more: {alarm}; `berth pool resume {name}` tries again");
+    }
+    let width = pool.members.iter().map(|member| member.name.len()).max().unwrap_or(0).max(7);
+    let _ = writeln!(
+        out,
+        "{:width$}  {:<8}  {:<12}  {:<16}  {:<22}  {:>8}",
+        "MACHINE", "STATE", "PROGRAM", "USER", "CONVERSATION", "SINCE"
+    );
+    for member in &pool.members {
+        let PoolMember { name, state, tpn, user, conversation, .. } = member;
+        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        let since = Duration::from_secs(now.saturating_sub(member.since));
+        let _ = writeln!(
+            out,
+            "{name:width$}  {state:<8}  {:<12}  {:<16}  {:<22}  {:>8}",
+            or_none(tpn),
+            or_none(user),
+            or_none(conversation),
+            ago(since)
+        );
+    }
+    out
+}
+
+/// A time in its largest unit.
+fn ago(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7199 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_shows_who_wears_which_machine() {
+        let member = |name: &str, user: Option<&str>| PoolMember {
+            name: name.to_owned(),
+            state: if user.is_some() { "in use" } else { "free" }.to_owned(),
+            visited: false,
+            tpn: user.map(|_| "mail".to_owned()),
+            user: user.map(str::to_owned),
+            conversation: user.map(|_| "c-1".to_owned()),
+            since: 1000,
+        };
+        let members = vec![member("serve-00", Some("alice")), member("serve-01", None)];
+        let name = "serve".to_owned();
+        let pool = PoolStatus { name, min: 2, max: 2, waiting: 3, alarm: None, members };
+        let text = table(&pool, 1300);
+        assert!(text.starts_with("pool serve: 2 to 2 machines, 1 free, 3 waiting\n"), "{text}");
+        let line = text.lines().nth(2).unwrap_or_default();
+        for word in ["serve-00", "in use", "mail", "alice", "c-1", "5 min"] {
+            assert!(line.contains(word), "{word} in {line}");
+        }
+    }
+}

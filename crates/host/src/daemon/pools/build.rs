@@ -1,0 +1,99 @@
+//! Makes the machines of pools and destroys them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use main_storage::PartitionName;
+use service_pool::MemberId;
+
+use super::Input;
+use crate::daemon::Shared;
+use crate::daemon::board::CommandError;
+use crate::host_file::PoolSpec;
+
+/// How long a command that is under way on a machine may take.
+const BUSY: Duration = Duration::from_secs(60);
+/// Between two looks.
+const AGAIN: Duration = Duration::from_millis(20);
+
+impl Shared {
+    /// Has `berth up` wait for the machines that are kept ready.
+    pub(in crate::daemon) fn await_pools(&self) {
+        let pools = self.config.file.pools.iter();
+        let ready = pools.flat_map(|pool| pool.members().take(usize::from(pool.config.min)));
+        self.board().awaited.extend(ready.filter_map(|member| name_of(&member).ok()));
+    }
+
+    /// The pool that a machine is of.
+    pub(super) fn pool_of(&self, member: &MemberId) -> Option<&PoolSpec> {
+        self.config.file.pools.iter().find(|pool| pool.config.name == *member.pool())
+    }
+
+    /// Makes a machine, instead of what is left of it, and says how that ended.
+    pub(super) fn build_later(self: &Arc<Self>, member: MemberId) {
+        let (shared, built) = (Arc::clone(self), member.clone());
+        self.later("build", move || {
+            let result = shared.build(&built);
+            shared.pools.tell(Input::Built { member: built, result });
+        })
+        .unwrap_or_else(|why| self.pools.tell(Input::Built { member, result: Err(why) }));
+    }
+
+    /// Destroys a machine, and says so. One that cannot be destroyed is said to
+    /// be gone all the same: it is stopped again before it is built again.
+    pub(super) fn destroy_later(self: &Arc<Self>, member: MemberId) {
+        let (shared, gone) = (Arc::clone(self), member.clone());
+        let spawned = self.later("destroy", move || {
+            if let Err(why) = name_of(&gone).and_then(|name| shared.stop_for_good(&name)) {
+                tracing::error!(member = %gone, why, "a machine of a pool cannot be destroyed");
+            }
+            shared.pools.tell(Input::Destroyed(gone));
+        });
+        if let Err(why) = spawned {
+            tracing::error!(%member, why, "a machine of a pool cannot be destroyed");
+            self.pools.tell(Input::Destroyed(member));
+        }
+    }
+
+    fn later(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+        thread.map(drop).map_err(|error| format!("no thread to be had: {error}"))
+    }
+
+    fn build(self: &Arc<Self>, member: &MemberId) -> Result<(), String> {
+        let name = name_of(member)?;
+        let pool = self.pool_of(member).ok_or("its pool is not in the host file")?;
+        self.stop_for_good(&name)?;
+        self.ensure_capture(pool, &name)?;
+        let started = Instant::now();
+        self.patiently(|| self.start(name.as_str()))?;
+        tracing::info!(member = %name, ms = started.elapsed().as_millis(), "made from the capture");
+        Ok(())
+    }
+
+    /// Stops a machine if it runs.
+    pub(super) fn stop_for_good(self: &Arc<Self>, name: &PartitionName) -> Result<(), String> {
+        self.patiently(|| match self.stop_partition(name.as_str(), true) {
+            Err(CommandError::NotRunning { .. }) => Ok(()),
+            result => result,
+        })
+    }
+
+    /// Does what a command that is under way on the machine may forbid just now.
+    fn patiently(&self, act: impl Fn() -> Result<(), CommandError>) -> Result<(), String> {
+        let deadline = Instant::now() + BUSY;
+        loop {
+            match act() {
+                Err(CommandError::Busy { .. }) if Instant::now() < deadline => {
+                    std::thread::sleep(AGAIN);
+                }
+                result => return result.map_err(|error| error.to_string()),
+            }
+        }
+    }
+}
+
+/// A machine's name as a partition.
+fn name_of(member: &MemberId) -> Result<PartitionName, String> {
+    PartitionName::new(&member.to_string()).map_err(|error| error.to_string())
+}

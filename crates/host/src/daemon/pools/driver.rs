@@ -1,0 +1,442 @@
+//! The thread that owns the conversation manager.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use main_storage::PartitionName;
+use service_pool::{
+    Action, ConversationId, ConversationManager, Ending, Event, MemberId, PoolName, Request, Tpn,
+    UserId, Worn,
+};
+
+use super::{Input, Told};
+use crate::daemon::Shared;
+use crate::daemon::process::Process;
+use crate::host_file::{PoolSpec, ProgramKind};
+use crate::link::{Order, Program, ProgramEnd, Renewal, Report};
+
+/// How long a machine may take from its assignment to its acceptance.
+const ACCEPT: Duration = Duration::from_secs(15);
+/// How long a machine's devices may take to come to rest before it is put back.
+const REST: Duration = Duration::from_secs(10);
+/// Longest time without a look at the clock.
+const HOUR: Duration = Duration::from_secs(3600);
+
+pub(super) struct Driver {
+    pub(super) shared: Arc<Shared>,
+    pub(super) manager: ConversationManager,
+    pub(super) started: Instant,
+    pub(super) conversations: BTreeMap<ConversationId, Conversation>,
+    /// What its worker calls a conversation.
+    numbers: BTreeMap<u64, ConversationId>,
+    next: u64,
+    /// Machines that were made from captures, in all.
+    generation: u64,
+    /// Machines that somebody used by their primary id since they were put
+    /// back.
+    pub(super) visited: BTreeSet<MemberId>,
+    /// Machines that are put back before they are woken for a conversation.
+    waking: BTreeMap<MemberId, ConversationId>,
+    pub(super) alarms: BTreeMap<PoolName, String>,
+}
+
+/// A claim, from its beginning to its end.
+pub(super) struct Conversation {
+    pub(super) user: UserId,
+    pub(super) groups: Vec<String>,
+    pub(super) tpn: Tpn,
+    number: u64,
+    connection: Option<UnixStream>,
+    told: Sender<Told>,
+    pub(super) member: Option<MemberId>,
+    /// When something must have happened.
+    deadline: Option<Instant>,
+    accepted: bool,
+    /// What the program said last.
+    words: String,
+}
+
+impl Driver {
+    pub(super) fn new(shared: Arc<Shared>, started: Instant) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            shared,
+            manager: ConversationManager::new(since.as_secs()),
+            started,
+            conversations: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            next: 1,
+            generation: 0,
+            visited: BTreeSet::new(),
+            waking: BTreeMap::new(),
+            alarms: BTreeMap::new(),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(super) fn run(mut self, inputs: Receiver<Input>) {
+        for spec in self.shared.config.file.pools.clone() {
+            match self.manager.add_pool(self.now(), spec.config.clone()) {
+                Ok(actions) => self.carry_out(actions),
+                // The host file was checked.
+                Err(error) => tracing::error!(%error, "a pool is left out"),
+            }
+        }
+        loop {
+            match inputs.recv_timeout(self.patience()) {
+                Ok(Input::End) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(input) => self.hear(input),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.look_at_clock();
+        }
+    }
+
+    /// How long nothing can be due.
+    fn patience(&self) -> Duration {
+        let manager = self.manager.deadline().map(|at| at.saturating_sub(self.now()));
+        let deadlines = self.conversations.values().filter_map(|one| one.deadline);
+        let own = deadlines.min().map(|at| at.saturating_duration_since(Instant::now()));
+        manager.into_iter().chain(own).min().unwrap_or(HOUR).min(HOUR)
+    }
+
+    fn look_at_clock(&mut self) {
+        self.step(Event::Tick);
+        let now = Instant::now();
+        let due = |one: &Conversation| one.deadline.is_some_and(|at| at <= now);
+        let late: Vec<_> =
+            self.conversations.iter().filter(|(_, one)| due(one)).map(|(id, _)| *id).collect();
+        for id in late {
+            self.end(id, Ending::Deadline);
+        }
+    }
+
+    pub(super) fn step(&mut self, event: Event) {
+        let actions = self.manager.step(self.now(), event);
+        self.carry_out(actions);
+    }
+
+    fn hear(&mut self, input: Input) {
+        match input {
+            Input::Allocate { request, connection, told } => self.claim(request, connection, told),
+            Input::Abend { conversation, how: Ending::LostConnection } => {
+                self.conversations.get_mut(&conversation).into_iter().for_each(|one| {
+                    one.deadline = None;
+                });
+                self.step(Event::ClientGone(conversation));
+                self.forget_waiting(conversation);
+            }
+            Input::Abend { conversation, how } => self.end(conversation, how),
+            Input::Report { member, report } => {
+                if let Ok(member) = member.as_str().parse() {
+                    self.hear_worker(member, report);
+                }
+            }
+            Input::Gone { member, why } => {
+                if let Ok(member) = member.as_str().parse::<MemberId>() {
+                    self.visited.remove(&member);
+                    self.step(Event::Died { member, why });
+                }
+            }
+            Input::Built { member, result: Ok(()) } => self.step(Event::Built(member)),
+            Input::Built { member, result: Err(why) } => {
+                tracing::error!(%member, why, "a machine could not be built");
+                self.step(Event::BuildFailed { member, why });
+            }
+            Input::Destroyed(member) => self.step(Event::Destroyed(member)),
+            Input::Visit { member, awake } => {
+                if let Ok(member) = member.as_str().parse() {
+                    self.visit(member);
+                }
+                let _ = awake.send(());
+            }
+            Input::Status(answer) => drop(answer.send(self.status())),
+            Input::Resume { pool, done } => {
+                let result = self.operate(&pool, |manager, now, name| manager.resume(now, name));
+                let _ = done.send(result);
+            }
+            Input::Resize { pool, bounds: (min, max), done } => {
+                let most = self.shared.config.file.pools.iter();
+                let most = most.filter(|one| one.config.name.as_str() == pool);
+                let most = most.map(|one| one.config.max).max().unwrap_or(0);
+                let result = if max > most {
+                    Err(format!("the host file gives {pool} at most {most} machines"))
+                } else {
+                    self.operate(&pool, |manager, now, name| manager.resize(now, name, min, max))
+                };
+                let _ = done.send(result);
+            }
+            Input::End => {}
+        }
+    }
+
+    fn operate(
+        &mut self,
+        pool: &str,
+        act: impl FnOnce(
+            &mut ConversationManager,
+            Duration,
+            &PoolName,
+        ) -> Result<Vec<Action>, service_pool::ConfigError>,
+    ) -> Result<(), String> {
+        let name = PoolName::new(pool).map_err(|error| error.to_string())?;
+        let now = self.now();
+        let actions = act(&mut self.manager, now, &name).map_err(|error| error.to_string())?;
+        self.carry_out(actions);
+        Ok(())
+    }
+
+    fn claim(&mut self, request: Request, connection: UnixStream, told: Sender<Told>) {
+        let (user, tpn) = (request.user.clone(), request.tpn.clone());
+        let groups = request.groups.iter().map(ToString::to_string).collect();
+        let (id, actions) = self.manager.allocate(self.now(), request);
+        let number = self.next;
+        self.next += 1;
+        let _ = told.send(Told::Claimed(id));
+        self.numbers.insert(number, id);
+        let (connection, member, words) = (Some(connection), None, String::new());
+        let (deadline, accepted) = (None, false);
+        let one = Conversation {
+            user,
+            groups,
+            tpn,
+            number,
+            connection,
+            told,
+            member,
+            deadline,
+            accepted,
+            words,
+        };
+        self.conversations.insert(id, one);
+        self.carry_out(actions);
+    }
+
+    /// A claim that got no machine and is gone leaves nothing behind.
+    fn forget_waiting(&mut self, id: ConversationId) {
+        if self.conversations.get(&id).is_some_and(|one| one.member.is_none()) {
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: ConversationId) -> Option<Conversation> {
+        let one = self.conversations.remove(&id)?;
+        self.numbers.remove(&one.number);
+        Some(one)
+    }
+
+    /// Ends a conversation that has a machine.
+    fn end(&mut self, id: ConversationId, how: Ending) {
+        if let Some(one) = self.conversations.get_mut(&id) {
+            one.deadline = None;
+            self.step(Event::Ended { conversation: id, how });
+        }
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Assign { member, conversation, .. } => self.assign(member, conversation),
+                Action::Refuse { conversation, refusal } => {
+                    if let Some(one) = self.forget(conversation) {
+                        self.shared.audit_refusal(&one, conversation, refusal);
+                        let _ = one.told.send(Told::Refused(refusal));
+                    }
+                }
+                Action::Revoke(worn) => self.revoke(&worn),
+                Action::Build(member) | Action::Rebuild(member) => self.shared.build_later(member),
+                Action::Restore(member) => self.restore(member),
+                Action::Destroy(member) => self.shared.destroy_later(member),
+                Action::RaiseAlarm { pool, failures, why } => {
+                    tracing::error!(%pool, failures, why, "the pool builds no more machines");
+                    self.alarms.insert(pool, why);
+                }
+                Action::ClearAlarm(pool) => {
+                    tracing::info!(%pool, "the pool builds machines again");
+                    self.alarms.remove(&pool);
+                }
+            }
+        }
+    }
+
+    fn process(&self, member: &MemberId) -> Option<Arc<Process>> {
+        let name = PartitionName::new(&member.to_string()).ok()?;
+        self.shared.board().partitions.get(&name)?.running().ok()
+    }
+
+    fn give(&self, member: &MemberId, order: &Order) -> bool {
+        self.process(member).is_some_and(|process| process.give(order, &[]).is_ok())
+    }
+
+    /// Wakes the machine and makes it differ from its like; the rest follows
+    /// when it says so.
+    fn assign(&mut self, member: MemberId, id: ConversationId) {
+        let Some(one) = self.conversations.get_mut(&id) else { return };
+        one.member = Some(member.clone());
+        one.deadline = Some(Instant::now() + ACCEPT);
+        self.waking.insert(member.clone(), id);
+        if self.visited.remove(&member) {
+            // Clean, whatever its administrator did.
+            return self.restore(member);
+        }
+        self.wake(&member, id);
+    }
+
+    fn wake(&mut self, member: &MemberId, id: ConversationId) {
+        self.waking.remove(member);
+        let renewal = self.renewal(member);
+        let woken = renewal.is_some_and(|renewal| {
+            self.give(member, &Order::Wake) && self.give(member, &Order::Renew(Box::new(renewal)))
+        });
+        if !woken {
+            self.end(id, Ending::NotAccepted);
+        }
+    }
+
+    fn renewal(&mut self, member: &MemberId) -> Option<Renewal> {
+        self.generation += 1;
+        let mut random = [0; 32 + 16 + 16 + 64];
+        let mut filled = 0;
+        while let Some(rest) = random.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let flags = rustix::rand::GetRandomFlags::empty();
+            filled += rustix::rand::getrandom(rest, flags).ok()?;
+        }
+        let (machine_id, rest) = random.split_first_chunk::<16>()?;
+        let (boot_id, entropy) = rest.split_first_chunk::<16>()?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        Some(Renewal {
+            entropy: entropy.to_vec(),
+            wall_clock_ns: u64::try_from(now.as_nanos()).ok()?,
+            hostname: member.to_string(),
+            machine_id: *machine_id,
+            boot_id: *boot_id,
+            generation: self.generation,
+        })
+    }
+
+    fn visit(&mut self, member: MemberId) {
+        let taken = self.conversations.values().any(|one| one.member.as_ref() == Some(&member));
+        if !taken && self.visited.insert(member.clone()) {
+            let _ = self.give(&member, &Order::Wake);
+        }
+    }
+
+    fn restore(&mut self, member: MemberId) {
+        let wait_ms = u64::try_from(REST.as_millis()).unwrap_or(u64::MAX);
+        if !self.give(&member, &Order::Reset { wait_ms }) {
+            let why = "its worker cannot be reached".to_owned();
+            self.waking.remove(&member);
+            self.step(Event::RestoreFailed { member, why });
+        }
+    }
+
+    /// The machine is nobody's now: whoever has the conversation is told.
+    fn revoke(&mut self, worn: &Worn) {
+        self.waking.remove(&worn.member);
+        let Some(one) = self.forget(worn.conversation) else { return };
+        self.shared.audit_use(worn, self.started);
+        let _ = self.give(&worn.member, &Order::Abend { conversation: one.number });
+        let _ = one.told.send(Told::Ended { how: worn.how, words: one.words });
+    }
+
+    fn hear_worker(&mut self, member: MemberId, report: Report) {
+        match report {
+            Report::Parked(done) => {
+                tracing::debug!(%member, ?done, "as it was captured");
+                match self.waking.get(&member).copied() {
+                    Some(id) => self.wake(&member, id),
+                    None => self.step(Event::Restored(member)),
+                }
+            }
+            Report::Broken { reason } => {
+                tracing::error!(%member, reason, "a machine cannot be put back");
+                if let Some(id) = self.waking.remove(&member) {
+                    self.end(id, Ending::NotAccepted);
+                }
+                self.step(Event::RestoreFailed { member, why: reason });
+            }
+            Report::Renewed { problem } => self.renewed(&member, problem),
+            Report::ConversationAccepted { conversation } => {
+                if let Some(id) = self.numbers.get(&conversation).copied() {
+                    self.accepted(&member, id);
+                }
+            }
+            Report::ConversationEnded { conversation, end, words } => {
+                let Some(id) = self.numbers.get(&conversation).copied() else { return };
+                let Some(one) = self.conversations.get_mut(&id) else { return };
+                let how = match end {
+                    ProgramEnd::Exited { code: 0 } => Ending::Confirmed,
+                    ProgramEnd::Failed { .. } if !one.accepted => Ending::NotAccepted,
+                    _ => Ending::ProgramAbend,
+                };
+                one.words = words;
+                self.end(id, how);
+            }
+            Report::MetadataQuestion { id, path } => {
+                let (status, body) = self.answer(&member, &path);
+                let _ = self.give(&member, &Order::MetadataReply { id, status, body });
+            }
+            _ => {}
+        }
+    }
+
+    /// The machine differs from its like: now the program may run.
+    fn renewed(&mut self, member: &MemberId, problem: Option<String>) {
+        let of = |(id, one): (&ConversationId, &Conversation)| {
+            (one.member.as_ref() == Some(member) && !one.accepted).then_some(*id)
+        };
+        let Some(id) = self.conversations.iter().find_map(of) else { return };
+        if let Some(problem) = problem {
+            tracing::error!(%member, problem, "a machine could not be renewed");
+            return self.end(id, Ending::NotAccepted);
+        }
+        let joined = self.order_to_converse(member, id);
+        let sent = joined.zip(self.process(member)).is_some_and(|((order, stream), process)| {
+            process.give(&order, &[stream.as_fd()]).is_ok()
+        });
+        if !sent {
+            self.end(id, Ending::NotAccepted);
+        }
+    }
+
+    fn order_to_converse(
+        &mut self,
+        member: &MemberId,
+        id: ConversationId,
+    ) -> Option<(Order, UnixStream)> {
+        let one = self.conversations.get_mut(&id)?;
+        let spec = self.shared.pool_of(member)?;
+        let program = spec.programs.iter().find(|program| program.tpn == one.tpn)?;
+        let program = match &program.kind {
+            ProgramKind::Service(_) => None,
+            ProgramKind::Run { run, .. } => {
+                let variable = |name: &str, value: String| (name.to_owned(), value);
+                let env = vec![
+                    variable("BERTH_USER", one.user.to_string()),
+                    variable("BERTH_CONVERSATION", id.to_string()),
+                    variable("BERTH_TPN", one.tpn.to_string()),
+                ];
+                Some(Program { argv: run.clone(), env, cwd: String::new() })
+            }
+        };
+        let (conversation, tpn) = (one.number, one.tpn.to_string());
+        Some((Order::Converse { conversation, tpn, program }, one.connection.take()?))
+    }
+
+    fn accepted(&mut self, member: &MemberId, id: ConversationId) {
+        let longest = self.shared.pool_of(member).map(|spec: &PoolSpec| spec.conversation);
+        if let Some(one) = self.conversations.get_mut(&id) {
+            one.accepted = true;
+            one.deadline = longest.map(|longest| Instant::now() + longest);
+            let _ = one.told.send(Told::Accepted { member: member.to_string() });
+        }
+        self.step(Event::Accepted(id));
+    }
+}
