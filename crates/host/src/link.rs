@@ -101,6 +101,59 @@ pub(crate) enum Order {
     Answer { refused: Option<RangeAnswer> },
     /// Ask the guest to power off; make it after `wait_ms`.
     PowerOff { wait_ms: u64 },
+    /// Start a transaction program before anybody converses with it: answers
+    /// [`Report::ServiceReady`] or [`Report::ServiceEnded`].
+    StartService { tpn: String, program: Program, ready: ReadyWhen },
+    /// Join a user to a transaction program: its service, or this program,
+    /// started for it. With the user's connection: bytes both ways, and the
+    /// end of each. Answers [`Report::ConversationAccepted`] and in the end
+    /// [`Report::ConversationEnded`].
+    Converse { conversation: u64, tpn: String, program: Option<Program> },
+    /// End a conversation by force.
+    Abend { conversation: u64 },
+    /// Make the guest differ from the one whose state it was made from:
+    /// answers [`Report::Renewed`].
+    Renew(Box<Renewal>),
+    /// Answers [`Report::MetadataQuestion`] with a status of HTTP and JSON.
+    MetadataReply { id: u32, status: u16, body: String },
+}
+
+/// A program to start in the guest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Program {
+    pub(crate) argv: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    /// Empty for the home directory.
+    pub(crate) cwd: String,
+}
+
+/// When a transaction program is initialised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ReadyWhen {
+    /// It says so as in sd_notify(3); it takes conversations on its socket.
+    Notify,
+    /// It exits with status 0; a program is started for each conversation.
+    Exit,
+}
+
+/// As [`agent_protocol::Renewal`].
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Renewal {
+    /// 32 to 256 bytes.
+    pub(crate) entropy: Vec<u8>,
+    pub(crate) wall_clock_ns: u64,
+    pub(crate) hostname: String,
+    pub(crate) machine_id: [u8; 16],
+    pub(crate) boot_id: [u8; 16],
+    pub(crate) generation: u64,
+}
+
+impl std::fmt::Debug for Renewal {
+    /// Without the entropy, which is nobody's business.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Renewal").field("hostname", &self.hostname).finish_non_exhaustive()
+    }
 }
 
 /// Which part a worker has in an exchange.
@@ -121,7 +174,7 @@ pub(crate) struct RangeAnswer {
 }
 
 /// What a worker says to the host.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "snake_case")]
 pub(crate) enum Report {
     /// Who it is and where.
@@ -142,6 +195,32 @@ pub(crate) enum Report {
     Resized(ResizeReport),
     /// The machine has ended; the worker does so next.
     Ended(Ended),
+    /// A transaction program is initialised.
+    ServiceReady { tpn: String },
+    /// A transaction program has ended, or never was one; one that is ready
+    /// when it exits is not reported when it has. With the last of what it
+    /// wrote.
+    ServiceEnded { tpn: String, end: ProgramEnd, words: String },
+    /// A conversation is joined to its program.
+    ConversationAccepted { conversation: u64 },
+    /// A conversation is over: code 0 is in order. Everything that the program
+    /// sent has been written to the user's connection, if he is there. With
+    /// the last of what the program wrote to standard error.
+    ConversationEnded { conversation: u64, end: ProgramEnd, words: String },
+    /// The guest is renewed, or why not.
+    Renewed { problem: Option<String> },
+    /// A program in the guest asks who the machine is: path and query of its
+    /// request. Wants [`Order::MetadataReply`] of the same number.
+    MetadataQuestion { id: u32, path: String },
+}
+
+/// How a program in the guest ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "snake_case")]
+pub(crate) enum ProgramEnd {
+    Exited { code: u8 },
+    Signal { signal: u8 },
+    Failed { reason: String },
 }
 
 /// What a worker says of itself to a host that finds it.
@@ -159,7 +238,7 @@ pub(crate) struct Introduction {
 }
 
 /// How a relocation ended.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub(crate) enum MoveReport {
     Moved {
@@ -189,7 +268,7 @@ impl MoveReport {
 }
 
 /// How a resize ended. Sizes in bytes.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub(crate) enum ResizeReport {
     Resized {

@@ -257,6 +257,19 @@ impl Shared {
                 report @ (Report::Copying { .. } | Report::Moved(_) | Report::Resized(_)) => {
                     process.tell_mover(report);
                 }
+                // This guest is no machine of a pool: it is nobody.
+                Report::MetadataQuestion { id, .. } => {
+                    let body = "{\"error\":\"this machine has no user\"}\n".to_owned();
+                    let reply = Order::MetadataReply { id, status: 404, body };
+                    if let Err(error) = process.give(&reply, &[]) {
+                        tracing::warn!(partition = %name, %error, "the worker cannot be answered");
+                    }
+                }
+                report @ (Report::ServiceReady { .. }
+                | Report::ServiceEnded { .. }
+                | Report::ConversationAccepted { .. }
+                | Report::ConversationEnded { .. }
+                | Report::Renewed { .. }) => tracing::debug!(partition = %name, ?report),
                 // Heard when the worker was adopted.
                 Report::Hello(_) => {}
                 Report::Ended(ended) => last = Some(ended),

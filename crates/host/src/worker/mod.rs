@@ -31,8 +31,8 @@ use storage_window::StorageWindow;
 
 use crate::in_full;
 use crate::link::{
-    self, DataDisk, Ended, Introduction, LAST_WORD, Link, MoveReport, Order, Place, Report,
-    ResizeReport, Side, WorkerConfig,
+    self, DataDisk, Ended, Introduction, LAST_WORD, Link, MoveReport, Order, Place, Program,
+    Report, ResizeReport, Side, WorkerConfig,
 };
 use crate::lockdown;
 use agent::Agent;
@@ -51,11 +51,16 @@ impl ToHost {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the host, if there is one.
-    fn say(&self, report: &Report) {
+    /// Tells the host; whether there is one.
+    fn say(&self, report: &Report) -> bool {
         let link = self.lock().clone();
-        if let Some(Err(error)) = link.map(|link| link.send(report, &[])) {
-            tracing::warn!(%error, "the host cannot be told");
+        match link.map(|link| link.send(report, &[])) {
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the host cannot be told");
+                false
+            }
+            None => false,
         }
     }
 
@@ -140,7 +145,9 @@ fn begin(
             None => Report::NotReady,
         });
     };
-    let agent = Agent::new(machine.agent().clone(), Box::new(on_ready));
+    let to_host = Arc::clone(host);
+    let tell = move |report: &Report| to_host.say(report);
+    let agent = Agent::new(machine.agent().clone(), Box::new(on_ready), Box::new(tell));
     let host = Arc::clone(host);
     let (answers, changing, name) = (Mutex::default(), Mutex::default(), config.name.clone());
     let worker = Worker { machine, window, agent, host, answers, name, ready, changing };
@@ -217,6 +224,7 @@ impl Worker {
                 self.carry_out(order, fds);
             }
             *self.host.lock() = None;
+            self.agent.host_gone();
             // Whoever waits for an answer of that host gets none.
             *self.answers.lock().unwrap_or_else(PoisonError::into_inner) = None;
             link = match link::accept(listener.as_fd()) {
@@ -233,16 +241,19 @@ impl Worker {
             Order::Hello => self.introduce_itself(),
             Order::Exec { argv, env, cwd } => {
                 let Some(client) = client(fds) else { return };
-                let bytes = String::into_bytes;
-                let env = env.into_iter().map(|(name, value)| (bytes(name), bytes(value)));
-                self.agent.exec(
-                    ExecRequest {
-                        argv: argv.into_iter().map(bytes).collect(),
-                        env: env.collect(),
-                        cwd: bytes(cwd),
-                    },
-                    client,
-                );
+                self.agent.exec(exec_request(Program { argv, env, cwd }), client);
+            }
+            Order::StartService { tpn, program, ready } => {
+                self.agent.start_service(&tpn, exec_request(program), ready);
+            }
+            Order::Converse { conversation, tpn, program } => {
+                let Some(client) = client(fds) else { return };
+                self.agent.converse(conversation, &tpn, program.map(exec_request), client);
+            }
+            Order::Abend { conversation } => self.agent.abend(conversation),
+            Order::Renew(renewal) => self.agent.renew(*renewal),
+            Order::MetadataReply { id, status, body } => {
+                self.agent.reply(id, status, body.into_bytes());
             }
             Order::Console => {
                 if let Some(client) = client(fds) {
@@ -420,6 +431,16 @@ fn exchange_plan(a: [Place; 2], b: [Place; 2]) -> Result<ExchangePlan, String> {
         MovePlan::new(from, to.origin).map_err(|error| error.to_string())
     };
     ExchangePlan::new(side(a)?, side(b)?).map_err(|error| error.to_string())
+}
+
+fn exec_request(program: Program) -> ExecRequest {
+    let bytes = String::into_bytes;
+    let env = program.env.into_iter().map(|(name, value)| (bytes(name), bytes(value)));
+    ExecRequest {
+        argv: program.argv.into_iter().map(bytes).collect(),
+        env: env.collect(),
+        cwd: bytes(program.cwd),
+    }
 }
 
 /// The client's connection that came with an order.

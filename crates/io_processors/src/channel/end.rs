@@ -56,6 +56,8 @@ struct State {
     open: bool,
     resumed: bool,
     session: u64,
+    /// Bytes that the host has read, ever.
+    read: u64,
     /// The reader has yet to be told that a session ended.
     end_due: bool,
     gone: bool,
@@ -184,6 +186,14 @@ impl ChannelEnd {
         }
     }
 
+    /// How many bytes were ever read at this end; `None` while any wait here,
+    /// in either direction. What the guest was handed is in its storage.
+    #[must_use]
+    pub fn at_rest(&self) -> Option<u64> {
+        let state = self.0.state();
+        (state.for_guest.is_empty() && state.for_host.is_empty()).then_some(state.read)
+    }
+
     /// Waits until the guest has the port open, or until `deadline`, or until
     /// it can never be; returns the state then.
     #[must_use]
@@ -226,6 +236,7 @@ impl ChannelEnd {
             *target = byte;
         }
         let has_room = state.for_host.len() < LIMIT;
+        state.read += count as u64;
         drop(state);
         if was_full && has_room {
             self.0.wake(queue::TRANSMIT);

@@ -1,0 +1,250 @@
+//! One user's conversation: bytes between his connection and the guest.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use agent_protocol::{DATA_CHUNK, Message, ReceiveWindow, SendWindow, StreamId};
+
+use super::service::{Tail, end_of};
+use super::{Agent, Heard, lock};
+use crate::link::{ProgramEnd, Report};
+
+/// See the module. It is over when [`Conversation::write_out`] returns.
+pub(super) struct Conversation {
+    pub(super) id: u64,
+    client: UnixStream,
+    talk: Mutex<Talk>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Talk {
+    /// For the user; bounded by `from_guest`.
+    pieces: VecDeque<Vec<u8>>,
+    from_guest: ReceiveWindow,
+    to_guest: SendWindow,
+    accepted: bool,
+    /// What the program wrote to standard error.
+    words: Tail,
+    end: Option<ProgramEnd>,
+}
+
+impl Conversation {
+    pub(super) fn new(id: u64, client: UnixStream) -> io::Result<Self> {
+        client.set_nonblocking(false)?;
+        client.set_read_timeout(None)?;
+        client.set_write_timeout(None)?;
+        Ok(Self { id, client, talk: Mutex::default(), changed: Condvar::new() })
+    }
+
+    /// Takes what the guest said.
+    pub(super) fn deliver(&self, message: &Message) -> Result<Heard, &'static str> {
+        let mut talk = lock(&self.talk);
+        let mut heard = Heard::default();
+        match message {
+            Message::Accepted if talk.accepted => return Err("the guest accepted twice"),
+            Message::Accepted => {
+                talk.accepted = true;
+                heard.report = Some(Report::ConversationAccepted { conversation: self.id });
+            }
+            Message::Stdout(bytes) | Message::Stderr(bytes) => {
+                let room = talk.from_guest.arrived(bytes.len());
+                room.map_err(|_| "the guest's agent sent more than it had credit for")?;
+                if matches!(message, Message::Stderr(_)) {
+                    talk.words.add(bytes);
+                    heard.credit = talk.from_guest.consumed(bytes.len());
+                } else if !bytes.is_empty() {
+                    talk.pieces.push_back(bytes.clone());
+                }
+            }
+            Message::Credit(bytes) => {
+                let refilled = talk.to_guest.refill(*bytes);
+                refilled.map_err(|_| "the guest's agent gave back credit nobody spent")?;
+            }
+            Message::Exited(_) | Message::Failed(_) => {
+                let end = end_of(message);
+                talk.end = talk.end.take().or(end);
+            }
+            _ => return Err("the guest's agent said what only a host says"),
+        }
+        drop(talk);
+        self.changed.notify_all();
+        Ok(heard)
+    }
+
+    /// Nothing more comes from the guest.
+    pub(super) fn fail(&self, why: &str) {
+        let reason = why.to_owned();
+        lock(&self.talk).end.get_or_insert(ProgramEnd::Failed { reason });
+        self.changed.notify_all();
+    }
+
+    /// Ends it now, also if its user does not read.
+    pub(super) fn cut_off(&self, why: &str) {
+        lock(&self.talk).pieces.clear();
+        self.fail(why);
+        // It fails only if the user was first.
+        let _ = self.client.shutdown(Shutdown::Both);
+    }
+
+    /// Writes to the user at the user's pace; at the end of it ends his
+    /// connection and gives the report of the whole conversation.
+    pub(super) fn write_out(&self, agent: &Agent, stream: StreamId) -> Report {
+        let mut talk = lock(&self.talk);
+        loop {
+            if let Some(piece) = talk.pieces.pop_front() {
+                drop(talk);
+                if (&self.client).write_all(&piece).is_err() {
+                    self.fail("the user's connection is gone");
+                    agent.give_up(stream);
+                    talk = lock(&self.talk);
+                    break;
+                }
+                talk = lock(&self.talk);
+                let credit = talk.from_guest.consumed(piece.len());
+                if let (Some(credit), None) = (credit, &talk.end) {
+                    drop(talk);
+                    agent.say(stream, &Message::Credit(credit));
+                    talk = lock(&self.talk);
+                }
+            } else if talk.end.is_some() {
+                break;
+            } else {
+                talk = self.changed.wait(talk).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        let _ = self.client.shutdown(Shutdown::Both);
+        let (words, conversation) = (talk.words.text(), self.id);
+        let reason = "it ended without a reason".to_owned();
+        let end = talk.end.clone().unwrap_or(ProgramEnd::Failed { reason });
+        drop(talk);
+        self.changed.notify_all();
+        Report::ConversationEnded { conversation, end, words }
+    }
+
+    /// Passes on what the user sends, as the guest takes it, to its end.
+    pub(super) fn read_in(&self, agent: &Agent, stream: StreamId) {
+        let mut buffer = vec![0; DATA_CHUNK];
+        while let Some(room) = self.room() {
+            let most = room.min(DATA_CHUNK);
+            match (&self.client).read(&mut buffer[..most]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.fail("the user's connection is gone");
+                    return agent.give_up(stream);
+                }
+                Ok(0) => {
+                    if lock(&self.talk).end.is_none() {
+                        agent.say(stream, &Message::StdinEnd);
+                    }
+                    return;
+                }
+                Ok(count) => {
+                    lock(&self.talk).to_guest.spend(count);
+                    agent.say(stream, &Message::Stdin(buffer[..count].to_vec()));
+                }
+            }
+        }
+    }
+
+    /// Waits for credit of the guest's; `None` when the conversation is over.
+    fn room(&self) -> Option<usize> {
+        let mut talk = lock(&self.talk);
+        while talk.end.is_none() {
+            match talk.to_guest.available() {
+                0 => talk = self.changed.wait(talk).unwrap_or_else(PoisonError::into_inner),
+                room => return Some(room),
+            }
+        }
+        None
+    }
+}
+
+impl Agent {
+    /// Serves a conversation that has a stream, on threads of its own.
+    pub(super) fn talk(
+        self: &Arc<Self>,
+        stream: StreamId,
+        conversation: &Arc<Conversation>,
+        request: Message,
+    ) -> io::Result<()> {
+        let thread = |name: &str| std::thread::Builder::new().name(format!("{name}-{stream}"));
+        let (agent, out) = (Arc::clone(self), Arc::clone(conversation));
+        thread("talk-out").spawn(move || {
+            let report = out.write_out(&agent, stream);
+            agent.report(Some(report));
+        })?;
+        let (agent, user) = (Arc::clone(self), Arc::clone(conversation));
+        let started = thread("talk-in").spawn(move || {
+            if agent.say(stream, &request) {
+                user.read_in(&agent, stream);
+            } else {
+                user.fail("the conversation could not be sent to the guest");
+                agent.forget(stream);
+            }
+        });
+        if let Err(error) = started {
+            tracing::warn!(%error, "no thread for a conversation");
+            conversation.fail(super::NO_THREAD);
+            self.forget(stream);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_protocol::{INITIAL_CREDIT, Status};
+
+    use super::*;
+
+    fn conversation() -> (Conversation, UnixStream) {
+        let (ours, user) = UnixStream::pair().unwrap();
+        (Conversation::new(7, ours).unwrap(), user)
+    }
+
+    #[test]
+    fn a_guest_that_sends_more_than_it_has_credit_for_is_caught() {
+        let (conversation, _user) = conversation();
+        let half = vec![0; INITIAL_CREDIT as usize / 2];
+        conversation.deliver(&Message::Stdout(half.clone())).unwrap();
+        conversation.deliver(&Message::Stdout(half)).unwrap();
+        assert!(conversation.deliver(&Message::Stdout(vec![0])).is_err());
+    }
+
+    #[test]
+    fn a_guest_gives_back_only_credit_that_was_spent_and_accepts_once() {
+        let (conversation, _user) = conversation();
+        assert!(conversation.deliver(&Message::Credit(1)).is_err());
+        let accepted = Some(Report::ConversationAccepted { conversation: 7 });
+        let heard = conversation.deliver(&Message::Accepted).unwrap();
+        assert_eq!(heard, Heard { credit: None, report: accepted });
+        assert!(conversation.deliver(&Message::Accepted).is_err());
+        assert!(conversation.deliver(&Message::ServiceReady).is_err());
+        assert!(conversation.deliver(&Message::StdinEnd).is_err());
+    }
+
+    #[test]
+    fn what_nobody_reads_costs_no_credit_for_long() {
+        let (conversation, _user) = conversation();
+        let mut given = 0;
+        for _ in 0..1000 {
+            let heard = conversation.deliver(&Message::Stderr(vec![b'x'; 1000])).unwrap();
+            given += heard.credit.unwrap_or(0);
+        }
+        assert!(given >= 1_000_000 - INITIAL_CREDIT / 4);
+        assert!(lock(&conversation.talk).words.text().len() < 10_000);
+    }
+
+    #[test]
+    fn the_first_end_counts() {
+        let (conversation, _user) = conversation();
+        conversation.deliver(&Message::Exited(Status::Signal(9))).unwrap();
+        conversation.fail("later");
+        assert_eq!(lock(&conversation.talk).end, Some(ProgramEnd::Signal { signal: 9 }));
+        assert_eq!(conversation.room(), None);
+    }
+}
