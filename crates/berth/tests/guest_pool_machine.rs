@@ -271,3 +271,44 @@ fn guest_machines_are_renewed_and_ask_the_host_who_they_are() {
     drop(worker);
     host.comes_back();
 }
+
+#[test]
+fn guest_example_programs_do_what_they_say() {
+    const MAIL: &str = include_str!("../../../examples/serve15/programs/mail");
+    const BACKUP: &str = include_str!("../../../examples/serve15/programs/backup");
+    const STATS: &str = include_str!("../../../examples/serve15/programs/stats");
+    let host = Host::up(ONE);
+    let worker = Worker::of(&host, "a");
+    let in_order = json!({"how": "exited", "code": 0});
+    let mut last = 0;
+    let mut hold = |program: Option<&[&str]>, said: &str| {
+        last += 1;
+        let user = worker.converse(last, program);
+        say(&user, said);
+        let answer = answer(user);
+        worker.ended(last, &in_order);
+        answer
+    };
+
+    let ready = json!({"report": "service_ready", "tpn": "ECHO"});
+    assert_eq!(worker.start_service(&["python3", "-c", STATS], "notify"), ready);
+    let found: Value = serde_json::from_str(&hold(None, "one two\nthree\n")).unwrap();
+    assert_eq!(
+        (&found["bytes"], &found["lines"], &found["words"]),
+        (&json!(14), &json!(2), &json!(3))
+    );
+    let found: Value = serde_json::from_str(&hold(None, "")).unwrap();
+    assert_eq!((&found["bytes"], &found["words"]), (&json!(0), &json!(0)));
+
+    let mail = Some(&["sh", "-c", MAIL][..]);
+    assert_eq!(hold(mail, "send one\nsend two\nlist\n"), "kept as 0\nkept as 1\n2 messages\n");
+    assert_eq!(hold(mail, "read\nlist\n"), "one\ntwo\n0 messages\n");
+
+    let backup = Some(&["sh", "-c", BACKUP][..]);
+    let data = "line\n".repeat(50_000);
+    let kept = hold(backup, &format!("backup it\n{data}"));
+    assert_eq!(kept, "250000 bytes kept as it\n");
+    assert_eq!(hold(backup, "restore it\n"), data);
+    drop(worker);
+    host.comes_back();
+}
