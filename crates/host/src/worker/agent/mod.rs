@@ -384,3 +384,6 @@ impl Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
