@@ -182,6 +182,8 @@ fn a_guest_that_asks_too_much_is_told_so_without_the_host() {
 fn a_guest_that_was_not_asked_says_nothing_of_a_renewal() {
     let (mut guest, agent, reports) = serving();
     guest.say(0, &Message::Renewed);
+    // It is heard, and nobody is told.
+    comes_to_rest(&agent);
     let (hostname, ids) = ("serve-01".to_owned(), [1; 16]);
     let renewal = crate::link::Renewal {
         entropy: vec![7; 32],
