@@ -33,7 +33,9 @@ fn done(global: &Global, request: &Request, name: &str, result: &str) -> Result<
 }
 
 fn status(global: &Global, name: Option<&str>) -> Result<(), Failure> {
-    let Reply::Pools { mut pools } = ask(global, &Request::PoolStatus)? else { return unexpected() };
+    let Reply::Pools { mut pools } = ask(global, &Request::PoolStatus)? else {
+        return unexpected();
+    };
     if let Some(name) = name {
         pools.retain(|pool| pool.name == name);
         if pools.is_empty() {

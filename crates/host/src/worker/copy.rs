@@ -103,7 +103,7 @@ impl Worker {
         let started = Instant::now();
         let held = Held::hold(&self.machine, limit).map_err(|error| error.to_string())?;
         // Before the device begins the new session.
-        self.agent.expect(origin.agent());
+        self.agent.resume_from(origin.agent());
         let done = origin.storage.put_back(&self.window).map_err(|error| in_full(&error))?;
         origin.restore(&self.machine)?;
         drop(held);

@@ -155,7 +155,7 @@ fn begin(
     let host = Arc::clone(host);
     let (answers, changing, name) = (Mutex::default(), Mutex::default(), config.name.clone());
     if let Some(origin) = &origin {
-        agent.expect(origin.agent());
+        agent.resume_from(origin.agent());
     }
     let worker = Worker { machine, window, agent, host, answers, name, ready, changing, origin };
     let worker = Arc::new(worker);

@@ -26,7 +26,7 @@ use io_processors::{ChannelEnd, ChannelState};
 use crate::control::SESSION_STREAM;
 use crate::link::Report;
 use conversation::Conversation;
-pub(super) use pool::Rest;
+use pool::{Greeting, Rest};
 use service::Service;
 use session::{Session, sound};
 
@@ -47,7 +47,7 @@ pub(super) struct Agent {
     /// Held while a frame is written, so that frames stay whole.
     writing: Mutex<()>,
     state: Mutex<State>,
-    /// A restored guest's session was taken up.
+    /// A guest that was put back is taken to be at rest.
     resumed: Condvar,
     on_ready: OnReady,
     tell: Tell,
@@ -55,9 +55,12 @@ pub(super) struct Agent {
 
 #[derive(Default)]
 struct State {
-    ready: bool,
-    /// What the next session of a restored guest goes on from.
-    expected: Option<Rest>,
+    /// What the guest said of itself, while it serves commands.
+    ready: Option<Greeting>,
+    /// Where a guest goes on that was put back.
+    rest: Option<Rest>,
+    /// The guest is being put back.
+    awaiting: bool,
     /// Number of the last stream.
     last: StreamId,
     peers: HashMap<StreamId, Peer>,
@@ -176,7 +179,7 @@ impl Agent {
     fn hear_guest(&self, stream: StreamId, message: Message) {
         match message {
             Message::Ready(ready) => {
-                lock(&self.state).ready = true;
+                lock(&self.state).ready = Some(ready.clone().into());
                 (self.on_ready)(Some(ready));
             }
             Message::Pong(_) => {}
@@ -231,7 +234,8 @@ impl Agent {
     fn lost(&self, why: &str) {
         let (peers, renewing) = {
             let mut state = lock(&self.state);
-            if std::mem::take(&mut state.ready) {
+            state.held = 0;
+            if state.ready.take().is_some() {
                 (self.on_ready)(None);
             }
             state.closing.clear();
@@ -276,7 +280,7 @@ impl Agent {
 
     /// Asks the guest to power itself off; whether it could be asked.
     pub(super) fn shut_down(&self) -> bool {
-        let ready = lock(&self.state).ready;
+        let ready = lock(&self.state).ready.is_some();
         ready && self.say(0, &Message::Shutdown)
     }
 
@@ -305,7 +309,7 @@ impl Agent {
     /// Finds a stream for a new command, or says why there is none.
     fn admit(&self, peer: Peer) -> Result<StreamId, &'static str> {
         let mut state = lock(&self.state);
-        if !state.ready {
+        if state.ready.is_none() {
             return Err("the guest's agent does not serve commands yet; try again later");
         }
         // The guest counts those that it is still to end as well.
@@ -384,3 +388,6 @@ impl Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,17 +14,38 @@ use serde::{Deserialize, Serialize};
 
 use super::conversation::Conversation;
 use super::service::Service;
-use super::{Agent, Peer, State, lock, sound};
+use super::{Agent, Peer, lock, sound};
 use crate::control::SESSION_STREAM;
 use crate::link::{ProgramEnd, ReadyWhen, Renewal, Report};
 
 /// All that a connection at rest is beside "ready".
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Rest {
+    ready: Greeting,
     /// Number of the last stream that was used.
     last: StreamId,
     /// Services that are ready, by name, with their streams.
     services: Vec<(String, StreamId)>,
+}
+
+/// What the guest said when it began to serve commands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Greeting {
+    version: u32,
+    uptime_ns: u64,
+    kernel: String,
+}
+
+impl From<Ready> for Greeting {
+    fn from(Ready { version, uptime_ns, kernel }: Ready) -> Self {
+        Self { version, uptime_ns, kernel }
+    }
+}
+
+impl From<Greeting> for Ready {
+    fn from(Greeting { version, uptime_ns, kernel }: Greeting) -> Self {
+        Self { version, uptime_ns, kernel }
+    }
 }
 
 /// Between two looks whether the channel is still there.
@@ -33,15 +54,18 @@ const LOOK: Duration = Duration::from_millis(100);
 const NO_TPN: &str = "this is no transaction program's name";
 
 impl Agent {
-    /// The next session that a restored guest resumes goes on from `rest`.
-    pub(crate) fn expect(&self, rest: Rest) {
-        lock(&self.state).expected = Some(rest);
+    /// From now on, a guest that is put back to a captured state, and so says
+    /// nothing first, is taken to be at `rest`.
+    pub(crate) fn resume_from(&self, rest: Rest) {
+        let mut state = lock(&self.state);
+        (state.rest, state.awaiting) = (Some(rest), true);
     }
 
-    /// Waits until it does; false if it has not at `deadline`, or never will.
+    /// Waits until the guest was taken to be so once more; false if it has not
+    /// been at `deadline`, or never will be.
     pub(crate) fn await_resumed(&self, deadline: Instant) -> bool {
         let mut state = lock(&self.state);
-        while state.expected.is_some() {
+        while state.awaiting {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.channel.state() == ChannelState::Gone {
                 return false;
@@ -49,25 +73,31 @@ impl Agent {
             let waited = self.resumed.wait_timeout(state, left.min(LOOK));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.ready
+        state.ready.is_some()
     }
 
-    /// The guest was put back to what it was when its connection was at rest;
-    /// the channel is open and empty.
+    /// The guest was put back: its connection goes on from the rest it had.
+    /// Says again what the guest said before that.
     pub(super) fn resume(&self) {
-        let mut state = lock(&self.state);
-        let Some(rest) = state.expected.take() else { return };
-        let heard = self.channel.at_rest().unwrap_or(0);
-        *state = State { ready: true, last: rest.last, heard, ..State::default() };
-        for (tpn, stream) in &rest.services {
-            // A name that is none was none of this worker's.
-            let service = Tpn::new(tpn).map(|tpn| Peer::Service(Arc::new(Service::ready(tpn))));
-            state.peers.extend(service.map(|service| (*stream, service)));
+        let rest = {
+            let mut state = lock(&self.state);
+            let Some(rest) = state.rest.clone() else {
+                tracing::error!("a guest was put back whose connection is not known");
+                return;
+            };
+            (state.ready, state.last) = (Some(rest.ready.clone()), rest.last);
+            // A name that is none was none of a worker's.
+            let services = rest.services.iter().filter_map(|(tpn, stream)| {
+                Some((*stream, Peer::Service(Arc::new(Service::ready(Tpn::new(tpn)?)))))
+            });
+            state.peers = services.collect();
+            rest
+        };
+        (self.on_ready)(Some(rest.ready.into()));
+        for (tpn, _) in rest.services {
+            self.report(Some(Report::ServiceReady { tpn }));
         }
-        drop(state);
-        let kernel = "as it was captured".to_owned();
-        let ready = Ready { version: agent_protocol::VERSION, uptime_ns: 0, kernel };
-        (self.on_ready)(Some(ready));
+        lock(&self.state).awaiting = false;
         self.resumed.notify_all();
     }
 
@@ -80,9 +110,10 @@ impl Agent {
         let _writing = self.writing.try_lock().ok()?;
         let read = self.channel.at_rest()?;
         let awaited = state.renewing || !state.questions.is_empty() || !state.closing.is_empty();
-        if !state.ready || state.heard != read || state.held > 0 || awaited {
+        if state.heard != read || state.held > 0 || awaited {
             return None;
         }
+        let greeting = state.ready.clone()?;
         let ready = |(stream, peer): (&StreamId, &Peer)| match peer {
             Peer::Service(service) if service.is_ready() => {
                 Some((service.tpn.to_string(), *stream))
@@ -91,7 +122,7 @@ impl Agent {
         };
         let mut services: Vec<_> = state.peers.iter().map(ready).collect::<Option<_>>()?;
         services.sort();
-        Some(Rest { last: state.last, services })
+        Some(Rest { ready: greeting, last: state.last, services })
     }
 
     /// Starts a transaction program before anybody converses with it.
@@ -186,7 +217,7 @@ impl Agent {
             let mut state = lock(&self.state);
             if !renewal.is_sound() {
                 Err("the host's renewal is out of its ranges")
-            } else if !state.ready {
+            } else if state.ready.is_none() {
                 Err("the guest's agent does not serve commands yet; try again later")
             } else if std::mem::replace(&mut state.renewing, true) {
                 Err("the guest is being renewed already")
