@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use argon2::{Argon2, PasswordHasher, PasswordVerifier};
+use argon2::{Argon2, PasswordHash, PasswordHasher, PasswordVerifier};
 use serde::{Deserialize, Serialize};
 use service_pool::{Group, UserId};
 
@@ -99,8 +99,10 @@ impl Users {
             .map_err(|error| UsersError::Malformed(error.message().to_owned()))?;
         let mut users = Self::default();
         for user in page.user {
-            let whole = user.password.len() == NOBODY.len();
-            if !whole || !user.password.starts_with(HASH_FORM) {
+            let ours = user.password.starts_with(HASH_FORM)
+                && user.password.len() == NOBODY.len()
+                && PasswordHash::new(&user.password).is_ok();
+            if !ours {
                 return Err(UsersError::Hash(user.id));
             }
             users.insert(user)?;
@@ -252,6 +254,22 @@ mod tests {
         assert!(matches!(Users::parse(&format!("{text}\n{text}")), Err(UsersError::SameUser(_))));
         let costly = text.replace("m=19456", "m=99999");
         assert!(matches!(Users::parse(&costly), Err(UsersError::Hash(_))));
+        let start = text.find("p=1$").unwrap() + 4;
+        let mut damaged = text.clone();
+        damaged.replace_range(start..start + 1, "!");
+        assert!(matches!(Users::parse(&damaged), Err(UsersError::Hash(_))));
         assert!(Users::parse(&text.replace("\"a\"", "\"../a\"")).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn garbage_is_no_users_file(text in "\\PC{1,200}", key in "[a-z]{1,8}", value in ".{0,40}") {
+            // Comments and blank lines are a file without users.
+            if let Ok(users) = Users::parse(&text) {
+                proptest::prop_assert!(users.0.is_empty());
+            }
+            let text = format!("[[user]]\nid = \"a\"\n{key} = {value:?}\n");
+            proptest::prop_assert!(Users::parse(&text).is_err());
+        }
     }
 }
