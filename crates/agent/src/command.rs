@@ -1,18 +1,23 @@
-//! One command of the host's: a process group, its pipes and its credit.
+//! One stream of the host's: a process group or a connection to a service, its
+//! pipes and its credit.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{self, Stdio};
+use std::process::{self, Child, Stdio};
 
 use agent_protocol::{
     DATA_CHUNK, ExecRequest, Message, OutputKind, ReceiveWindow, SendWindow, Status, StreamId,
 };
 
+use crate::activate;
 use crate::link::Link;
 use crate::sys::{self, POLLIN, POLLOUT, PollFd, SIGKILL};
 
@@ -22,9 +27,20 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 pub(crate) const ENVIRONMENT: [(&str, &str); 3] =
     [("PATH", PATH), ("HOME", "/root"), ("TERM", "linux")];
 
+/// Nothing that a user sends may seem taken that was not.
+const CUT_OFF: &str = "the service closed the conversation before it had read all of it";
+
+/// Who is at the other end of a command's pipes.
+enum Body {
+    /// A process group of its own, whose first process has this number.
+    Process(i32),
+    /// The service whose first process has this number, over this socket.
+    Service(i32, UnixStream),
+}
+
 pub(crate) struct Command {
     stream: StreamId,
-    pid: i32,
+    body: Body,
     stdin: Option<File>,
     /// Bytes for `stdin`; bounded by `input_window`.
     input: VecDeque<u8>,
@@ -34,6 +50,8 @@ pub(crate) struct Command {
     stderr: Option<File>,
     output_window: SendWindow,
     status: Option<Status>,
+    /// The service closed its end before it had read everything.
+    cut_off: bool,
 }
 
 impl Command {
@@ -41,43 +59,81 @@ impl Command {
     ///
     /// The error is for the host's user.
     pub(crate) fn start(stream: StreamId, request: &ExecRequest) -> Result<Self, String> {
-        let argv: Vec<&OsStr> = request.argv.iter().map(|part| OsStr::from_bytes(part)).collect();
-        let Some((program, arguments)) = argv.split_first() else {
-            return Err("no program was named".to_owned());
-        };
-        let directory = working_directory(&request.cwd)?;
-        let mut command = process::Command::new(program);
-        command.args(arguments).current_dir(directory).env_clear().envs(ENVIRONMENT);
-        for (name, value) in &request.env {
-            command.env(OsStr::from_bytes(name), OsStr::from_bytes(value));
-        }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let program = named(request)?;
+        let mut command = prepare(program, request)?;
+        command.args(arguments(request));
+        command.stdin(Stdio::piped());
+        Self::spawn(stream, command).map_err(|error| why_not_started(program, &error))
+    }
+
+    /// Starts a command that gets `listener` as descriptor 3 and `variables`
+    /// beside its own; its standard input is empty.
+    pub(crate) fn start_listening(
+        stream: StreamId,
+        request: &ExecRequest,
+        listener: OwnedFd,
+        variables: &[(&str, &OsStr)],
+    ) -> Result<Self, String> {
+        named(request)?;
+        // Only the process itself can know its number for LISTEN_PID.
+        let mut command = prepare(OsStr::new("/proc/self/exe"), request)?;
+        command.arg0(activate::NAME).args(request.argv.iter().map(|part| OsStr::from_bytes(part)));
+        command.envs(variables.iter().copied()).stdin(Stdio::from(listener));
+        Self::spawn(stream, command).map_err(|error| format!("the guest has no process: {error}"))
+    }
+
+    fn spawn(stream: StreamId, mut command: process::Command) -> io::Result<Self> {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         sys::own_session(&mut command, false);
-        let mut child = command.spawn().map_err(|error| why_not_started(program, &error))?;
-        let mut started = Self {
+        Ok(Self::of_child(stream, command.spawn()?))
+    }
+
+    fn of_child(stream: StreamId, mut child: Child) -> Self {
+        let fed = child.stdin.is_some();
+        let mut started = Self::new(stream, Body::Process(child.id() as i32));
+        started.stdin = pipe_end(child.stdin.take().map(OwnedFd::from));
+        started.stdout = pipe_end(child.stdout.take().map(OwnedFd::from));
+        started.stderr = pipe_end(child.stderr.take().map(OwnedFd::from));
+        if fed != started.stdin.is_some() || started.stdout.is_none() || started.stderr.is_none() {
+            started.abandon();
+        }
+        started
+    }
+
+    /// Joins `stream` to a service's socket; `pid` is the service's process.
+    pub(crate) fn join(stream: StreamId, socket: UnixStream, pid: i32) -> io::Result<Self> {
+        let (input, output) = (socket.try_clone()?, socket.try_clone()?);
+        let mut joined = Self::new(stream, Body::Service(pid, socket));
+        joined.stdin = pipe_end(Some(input.into()));
+        joined.stdout = pipe_end(Some(output.into()));
+        Ok(joined)
+    }
+
+    fn new(stream: StreamId, body: Body) -> Self {
+        Self {
             stream,
-            pid: child.id() as i32,
-            stdin: pipe_end(child.stdin.take().map(OwnedFd::from)),
+            body,
+            stdin: None,
             input: VecDeque::new(),
             input_window: ReceiveWindow::new(),
             input_ended: false,
-            stdout: pipe_end(child.stdout.take().map(OwnedFd::from)),
-            stderr: pipe_end(child.stderr.take().map(OwnedFd::from)),
+            stdout: None,
+            stderr: None,
             output_window: SendWindow::new(),
             status: None,
-        };
-        if started.stdin.is_none() || started.stdout.is_none() || started.stderr.is_none() {
-            started.abandon();
+            cut_off: false,
         }
-        Ok(started)
     }
 
     pub(crate) fn stream(&self) -> StreamId {
         self.stream
     }
 
+    /// Its process, or that of the service it is joined to.
     pub(crate) fn pid(&self) -> i32 {
-        self.pid
+        match self.body {
+            Body::Process(pid) | Body::Service(pid, _) => pid,
+        }
     }
 
     /// Bytes from the host for the command's standard input.
@@ -105,17 +161,24 @@ impl Command {
         }
     }
 
-    /// Sends a signal to all of the command's processes, while it runs.
+    /// Sends a signal to all of the command's processes, while it runs. A
+    /// service is not its conversations' to signal.
     pub(crate) fn signal(&self, signal: i32) {
         // After its end the number may be somebody else's.
-        if self.status.is_none() {
-            let _ = sys::send_signal(-self.pid, signal);
+        if let (Body::Process(pid), None) = (&self.body, self.status) {
+            let _ = sys::send_signal(-pid, signal);
         }
     }
 
-    /// Nobody wants this command: kills it and forgets its pipes.
+    /// Nobody wants this command: kills it, or leaves its service, and forgets
+    /// its pipes.
     pub(crate) fn abandon(&mut self) {
         self.signal(SIGKILL);
+        if let Body::Service(_, socket) = &self.body {
+            // It fails only if the service was first.
+            let _ = socket.shutdown(Shutdown::Both);
+            self.status = self.status.or(Some(Status::Signal(SIGKILL as u8)));
+        }
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
         self.input.clear();
     }
@@ -123,14 +186,27 @@ impl Command {
     /// Its process has been reaped. Everything that it wrote is in the pipes;
     /// what others still write there later is nobody's.
     pub(crate) fn ended(&mut self, status: Status) {
-        self.status = Some(status);
+        self.status = self.status.or(Some(status));
         self.stdin = None;
+    }
+
+    /// The service has closed its end: in order, unless it is just dying, as
+    /// its descriptors are closed before its end can be reaped.
+    fn look_after_service(&mut self) {
+        if let (Body::Service(pid, _), None, None) = (&self.body, &self.stdout, self.status) {
+            if !sys::is_ending(*pid) {
+                self.status = Some(Status::Code(0));
+            }
+        }
     }
 
     /// The last word about this command, once its outputs are sent.
     pub(crate) fn result(&self) -> Option<Message> {
         let sent = self.stdout.is_none() && self.stderr.is_none();
-        self.status.filter(|_| sent).map(Message::Exited)
+        match self.status.filter(|_| sent)? {
+            Status::Code(0) if self.cut_off => Some(Message::Failed(CUT_OFF.to_owned())),
+            status => Some(Message::Exited(status)),
+        }
     }
 
     /// Adds what to wait for: room in its input, output that can be sent.
@@ -155,6 +231,7 @@ impl Command {
         self.write_input(link);
         let out = self.read_output(OutputKind::Stdout, link);
         let err = self.read_output(OutputKind::Stderr, link);
+        self.look_after_service();
         out || err
     }
 
@@ -176,8 +253,10 @@ impl Command {
             taken += self.input.len();
             self.input.clear();
         }
-        if self.input_ended && self.input.is_empty() {
-            self.stdin = None;
+        if self.input_ended && self.input.is_empty() && self.stdin.take().is_some() {
+            if let Body::Service(_, socket) = &self.body {
+                let _ = socket.shutdown(Shutdown::Write);
+            }
         }
         if let Some(credit) = self.input_window.consumed(taken) {
             link.say(self.stream, &Message::Credit(credit));
@@ -211,10 +290,34 @@ impl Command {
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => return true,
             Err(error) if error.kind() == ErrorKind::WouldBlock && self.status.is_none() => {}
-            Err(_) => *output = None,
+            Err(error) => {
+                self.cut_off |= error.kind() == ErrorKind::ConnectionReset;
+                *output = None;
+            }
         }
         false
     }
+}
+
+/// The program that a request names.
+fn named(request: &ExecRequest) -> Result<&OsStr, String> {
+    let program = request.argv.first().ok_or_else(|| "no program was named".to_owned())?;
+    Ok(OsStr::from_bytes(program))
+}
+
+fn arguments(request: &ExecRequest) -> impl Iterator<Item = &OsStr> {
+    request.argv.iter().skip(1).map(|part| OsStr::from_bytes(part))
+}
+
+/// `program` with the environment and directory of a request.
+fn prepare(program: &OsStr, request: &ExecRequest) -> Result<process::Command, String> {
+    let directory = working_directory(&request.cwd)?;
+    let mut command = process::Command::new(program);
+    command.current_dir(directory).env_clear().envs(ENVIRONMENT);
+    for (name, value) in &request.env {
+        command.env(OsStr::from_bytes(name), OsStr::from_bytes(value));
+    }
+    Ok(command)
 }
 
 /// Our end of a pipe, set so that it never makes the agent wait.
@@ -235,7 +338,7 @@ fn working_directory(asked: &[u8]) -> Result<&OsStr, String> {
     Err(format!("{}: no such directory in the guest", asked.to_string_lossy()))
 }
 
-fn why_not_started(program: &OsStr, error: &io::Error) -> String {
+pub(crate) fn why_not_started(program: &OsStr, error: &io::Error) -> String {
     let name = program.to_string_lossy();
     match error.kind() {
         ErrorKind::NotFound if name.contains('/') && Path::new(program).exists() => {

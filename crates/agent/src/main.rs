@@ -5,8 +5,14 @@
 //! in one loop over `poll`, without threads: the [`link::Link`] to the host
 //! with its messages, each [`command::Command`] with its three pipes, ended
 //! children, and the shell on the console. [`power`] ends the guest.
-//! [`self_check`] and [`writer`] are other programs in the same file, known by
-//! their names. The only module that calls the kernel without std between is
+//!
+//! In a machine of a pool, a [`service`] is a transaction program that waits
+//! for conversations, each of which is a [`command::Command`] too; [`renew`]
+//! makes the machine differ from the one it was made from; [`metadata`] passes
+//! on what programs ask about their user, which only the host knows.
+//!
+//! [`self_check`], [`writer`] and [`activate`] are other programs in the same
+//! file, known by their names. The only module that calls the kernel without std between is
 //! [`sys`].
 //!
 //! Started as any other process than number 1 it brings up nothing and serves
@@ -14,15 +20,19 @@
 
 #![cfg_attr(not(test), no_main)]
 
+mod activate;
 mod boot;
 mod command;
 mod command_line;
 mod link;
 mod log;
+mod metadata;
 mod port;
 mod power;
+mod renew;
 mod self_check;
 mod server;
+mod service;
 mod shell;
 #[expect(unsafe_code, reason = "the system calls that std does not offer are foreign functions")]
 mod sys;
@@ -50,6 +60,9 @@ fn start() -> i32 {
     let name = arguments.next().unwrap_or_default();
     if name.ends_with(boot::SELF_CHECK) {
         return status(boot::SELF_CHECK, self_check::run(arguments));
+    }
+    if name == activate::NAME {
+        return activate::run(std::env::args_os().skip(1));
     }
     if name.ends_with(boot::WRITER) {
         return status(boot::WRITER, writer::run(arguments));

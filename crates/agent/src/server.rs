@@ -3,18 +3,29 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use agent_protocol::{ExecRequest, MAX_COMMANDS, Message, Ready, StreamId, VERSION};
+use agent_protocol::{
+    Conversation, MAX_COMMANDS, Message, Ready, Renewal, ServiceRequest, StreamId, Tpn, VERSION,
+};
 
 use crate::command::Command;
 use crate::link::{Change, Link, Place};
-use crate::log;
+use crate::metadata::Metadata;
+use crate::service::Service;
 use crate::shell::Shell;
 use crate::sys::{
-    self, POLLERR, POLLHUP, POLLIN, PollFd, Reaped, SIGCHLD, SIGNAL_RECORD, SIGTERM, SIGUSR1,
-    SIGUSR2,
+    self, POLLERR, POLLHUP, POLLIN, PollFd, Reaped, SIGCHLD, SIGNAL_RECORD, SIGPIPE, SIGTERM,
+    SIGUSR1, SIGUSR2,
 };
+use crate::{log, renew};
+
+/// What the agent shows to programs in the guest.
+const DIRECTORY: &str = "/run/berth";
+/// Variable that names another such directory for an agent that is not the
+/// first process.
+const DIRECTORY_VARIABLE: &str = "BERTH_AGENT_DIRECTORY";
 
 /// Why the loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +45,12 @@ pub(crate) struct Server {
     link: Link,
     signals: File,
     commands: BTreeMap<StreamId, Command>,
+    /// By name, those whose process runs; each has its command as well.
+    services: BTreeMap<Tpn, Service>,
+    metadata: Metadata,
+    /// Whether something of `metadata` can move.
+    metadata_due: bool,
+    directory: PathBuf,
     shell: Option<Shell>,
     end: Option<End>,
 }
@@ -43,20 +60,30 @@ impl Server {
     pub(crate) fn for_guest() -> io::Result<Self> {
         // The last three are what the guest's own halt, poweroff and reboot
         // send to process 1.
-        let signals = [SIGCHLD, SIGUSR1, SIGUSR2, SIGTERM];
-        Self::new(Place::Port, &signals, Some(Shell::new()))
+        let signals = [SIGCHLD, SIGUSR1, SIGUSR2, SIGTERM, SIGPIPE];
+        Self::new(Place::Port, &signals, DIRECTORY.into(), Some(Shell::new()))
     }
 
     /// For any other process, at its standard input.
     pub(crate) fn for_standard_input() -> io::Result<Self> {
-        Self::new(Place::StandardInput, &[SIGCHLD], None)
+        let directory = std::env::var_os(DIRECTORY_VARIABLE).unwrap_or(DIRECTORY.into());
+        Self::new(Place::StandardInput, &[SIGCHLD, SIGPIPE], directory.into(), None)
     }
 
-    fn new(place: Place, signals: &[i32], shell: Option<Shell>) -> io::Result<Self> {
+    fn new(
+        place: Place,
+        signals: &[i32],
+        directory: PathBuf,
+        shell: Option<Shell>,
+    ) -> io::Result<Self> {
         Ok(Self {
             link: Link::new(place)?,
             signals: sys::signal_descriptor(signals)?,
             commands: BTreeMap::new(),
+            services: BTreeMap::new(),
+            metadata: Metadata::default(),
+            metadata_due: false,
+            directory,
             shell,
             end: None,
         })
@@ -103,10 +130,14 @@ impl Server {
         for command in self.commands.values() {
             command.poll_fds(room, &mut fds);
         }
+        fds.extend(self.services.values().map(Service::poll_fd));
+        let metadata = fds.len();
+        self.metadata.poll_fds(&mut fds);
         let timeout = if more { Some(Duration::ZERO) } else { self.time_to_wait() };
         if let Err(error) = sys::wait_any(&mut fds, timeout) {
             log::error(&format!("waiting for events: {error}"));
         }
+        self.metadata_due = fds[metadata..].iter().any(|fd| fd.found != 0);
         if link.is_some() && fds[1].found & (POLLIN | POLLHUP | POLLERR) != 0 {
             self.hear();
         }
@@ -114,7 +145,8 @@ impl Server {
 
     fn time_to_wait(&self) -> Option<Duration> {
         let shell = self.shell.as_ref().and_then(Shell::wake_at);
-        let wake = self.link.wake_at().into_iter().chain(shell).min()?;
+        let wake = self.link.wake_at().into_iter().chain(shell).chain(self.metadata.wake_at());
+        let wake = wake.min()?;
         Some(wake.saturating_duration_since(Instant::now()))
     }
 
@@ -141,7 +173,16 @@ impl Server {
 
     fn handle(&mut self, stream: StreamId, message: Message) {
         match message {
-            Message::Exec(request) => self.start(stream, &request),
+            Message::Exec(request) => {
+                let started = self.admit(stream).and_then(|()| Command::start(stream, &request));
+                self.take_up(stream, started);
+            }
+            Message::StartService(request) => self.start_service(stream, &request),
+            Message::Converse(conversation) => self.converse(stream, &conversation),
+            Message::Renew(renewal) => self.renew(&renewal),
+            Message::MetadataReply { id, status, body } => {
+                self.metadata.answer(id, status, &body, &mut self.link);
+            }
             Message::Ping(number) => self.link.say(0, &Message::Pong(number)),
             Message::Shutdown => self.end = Some(End::PowerOff),
             other => {
@@ -159,25 +200,92 @@ impl Server {
         }
     }
 
-    fn start(&mut self, stream: StreamId, request: &ExecRequest) {
+    /// Whether there can be one more command, or why not.
+    fn admit(&self, stream: StreamId) -> Result<(), String> {
         if self.commands.contains_key(&stream) {
-            log::error(&format!("the host used stream {stream} for two commands"));
-            return;
+            return Err(format!("the host used stream {stream} for two commands"));
         }
-        let started = if self.commands.len() < MAX_COMMANDS {
-            Command::start(stream, request)
-        } else {
-            Err(format!(
+        if self.commands.len() >= MAX_COMMANDS {
+            return Err(format!(
                 "{MAX_COMMANDS} commands are running in the guest, the most it takes; try again \
                  when one has ended"
-            ))
-        };
+            ));
+        }
+        Ok(())
+    }
+
+    /// Serves a new command, or says why there is none.
+    fn take_up(&mut self, stream: StreamId, started: Result<Command, String>) -> bool {
         match started {
             Ok(command) => {
                 self.commands.insert(stream, command);
+                true
             }
-            Err(why) => self.link.say(stream, &Message::Failed(why)),
+            Err(why) if self.commands.contains_key(&stream) => {
+                // That command must not seem to have failed.
+                log::error(&why);
+                false
+            }
+            Err(why) => {
+                self.link.say(stream, &Message::Failed(why));
+                false
+            }
         }
+    }
+
+    /// From now on, programs can ask who the machine is.
+    fn be_of_a_pool(&mut self) {
+        let with_loopback = self.link.is_at(Place::Port);
+        if let Err(error) = self.metadata.open(&self.directory, with_loopback) {
+            log::error(&format!("programs cannot ask for their user: {error}"));
+        }
+    }
+
+    fn start_service(&mut self, stream: StreamId, request: &ServiceRequest) {
+        self.be_of_a_pool();
+        let started = self.admit(stream).and_then(|()| {
+            if self.services.contains_key(&request.tpn) {
+                return Err(format!("{} is started already", request.tpn));
+            }
+            Service::start(stream, request, &self.directory.join("tp"))
+        });
+        let (service, started) = match started {
+            Ok((service, command)) => (Some(service), Ok(command)),
+            Err(why) => (None, Err(why)),
+        };
+        self.take_up(stream, started);
+        self.services.extend(service.map(|service| (request.tpn.clone(), service)));
+    }
+
+    fn converse(&mut self, stream: StreamId, conversation: &Conversation) {
+        self.be_of_a_pool();
+        let tpn = &conversation.tpn;
+        let joined = self.admit(stream).and_then(|()| match &conversation.program {
+            Some(program) => Command::start(stream, program),
+            None => match self.services.get(tpn) {
+                Some(service) => service.converse(stream, tpn),
+                None => Err(format!("no service of {tpn} runs in the guest")),
+            },
+        });
+        if self.take_up(stream, joined) {
+            self.link.say(stream, &Message::Accepted);
+        }
+    }
+
+    fn renew(&mut self, renewal: &Renewal) {
+        self.be_of_a_pool();
+        let renewed = if self.link.is_at(Place::Port) {
+            renew::renew(renewal, &self.directory)
+        } else {
+            Err("only the first process of a guest renews it".to_owned())
+        };
+        self.link.say(
+            0,
+            &match renewed {
+                Ok(()) => Message::Renewed,
+                Err(why) => Message::RenewFailed(why),
+            },
+        );
     }
 
     fn take_signals(&mut self) {
@@ -201,9 +309,10 @@ impl Server {
             if self.shell.as_mut().is_some_and(|shell| shell.ended(pid)) {
                 continue;
             }
-            if let Some(command) = self.commands.values_mut().find(|command| command.pid() == pid) {
-                command.ended(status);
-            }
+            // A service's end is that of its conversations as well.
+            let commands = self.commands.values_mut().filter(|command| command.pid() == pid);
+            commands.for_each(|command| command.ended(status));
+            self.services.retain(|_, service| service.pid() != pid);
         }
     }
 
@@ -211,6 +320,14 @@ impl Server {
     /// whether there is more to move right away.
     fn take_turns(&mut self) -> bool {
         let mut more = false;
+        for service in self.services.values_mut() {
+            if service.hear() {
+                self.link.say(service.stream(), &Message::ServiceReady);
+            }
+        }
+        if self.metadata.expire() || self.metadata_due {
+            self.metadata.turn(&mut self.link);
+        }
         for command in self.commands.values_mut() {
             more |= command.turn(&mut self.link);
             if let Some(result) = command.result() {

@@ -7,7 +7,10 @@ use std::ffi::{CString, c_char, c_int, c_long, c_short, c_ulong, c_void};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::ptr;
 use std::time::Duration;
@@ -22,6 +25,7 @@ pub(crate) const SIGHUP: i32 = 1;
 pub(crate) const SIGKILL: i32 = 9;
 pub(crate) const SIGUSR1: i32 = 10;
 pub(crate) const SIGUSR2: i32 = 12;
+pub(crate) const SIGPIPE: i32 = 13;
 pub(crate) const SIGTERM: i32 = 15;
 pub(crate) const SIGCHLD: i32 = 17;
 pub(crate) const SIGCONT: i32 = 18;
@@ -30,6 +34,7 @@ pub(crate) const MS_NOSUID: u64 = 2;
 pub(crate) const MS_NODEV: u64 = 4;
 pub(crate) const MS_RDONLY: u64 = 1;
 pub(crate) const MS_NOEXEC: u64 = 8;
+pub(crate) const MS_BIND: u64 = 4096;
 pub(crate) const MS_MOVE: u64 = 8192;
 
 pub(crate) const POLLIN: i16 = 1;
@@ -77,6 +82,21 @@ struct InterfaceFlags {
     rest: [u8; 22],
 }
 
+/// `struct sockaddr_un`.
+#[repr(C)]
+struct UnixAddress {
+    family: u16,
+    path: [u8; 108],
+}
+
+/// `struct rand_pool_info` with room for what a host may send.
+#[repr(C)]
+struct Entropy {
+    bits: c_int,
+    length: c_int,
+    bytes: [u8; 256],
+}
+
 unsafe extern "C" {
     fn mount(
         source: *const c_char,
@@ -100,7 +120,10 @@ unsafe extern "C" {
     fn sync();
     fn syscall(number: c_long, ...) -> c_long;
     fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
+    fn connect(fd: c_int, address: *const UnixAddress, length: u32) -> c_int;
+    fn dup2(from: c_int, to: c_int) -> c_int;
     fn clock_gettime(clock: c_int, time: *mut TimeSpec) -> c_int;
+    fn clock_settime(clock: c_int, time: *const TimeSpec) -> c_int;
 }
 
 fn check(result: c_int) -> io::Result<c_int> {
@@ -317,6 +340,82 @@ pub(crate) fn uptime_ns() -> u64 {
     time.seconds.unsigned_abs() * 1_000_000_000 + time.nanoseconds.unsigned_abs()
 }
 
+/// Sets the wall clock to so many nanoseconds since 1970.
+pub(crate) fn set_clock(nanoseconds: u64) -> io::Result<()> {
+    const CLOCK_REALTIME: c_int = 0;
+    const BILLION: u64 = 1_000_000_000;
+    // Both quotient and remainder of a u64 by a billion fit an i64.
+    let time = TimeSpec {
+        seconds: (nanoseconds / BILLION) as i64,
+        nanoseconds: (nanoseconds % BILLION) as i64,
+    };
+    // SAFETY: the pointer is to a live `struct timespec`.
+    check(unsafe { clock_settime(CLOCK_REALTIME, &raw const time) })?;
+    Ok(())
+}
+
+/// Mixes up to 256 random bytes into the kernel's generator, counts them as
+/// random, and has every key derived anew at once.
+pub(crate) fn add_entropy(bytes: &[u8]) -> io::Result<()> {
+    const RNDADDENTROPY: c_ulong = 0x4008_5203;
+    const RNDRESEEDCRNG: c_ulong = 0x5207;
+    let mut entropy = Entropy { bits: 0, length: 0, bytes: [0; 256] };
+    let room = entropy.bytes.get_mut(..bytes.len()).ok_or(io::ErrorKind::InvalidInput)?;
+    room.copy_from_slice(bytes);
+    // At most 256.
+    (entropy.bits, entropy.length) = (bytes.len() as c_int * 8, bytes.len() as c_int);
+    let device = File::options().write(true).open("/dev/urandom")?;
+    // SAFETY: the first request reads the two numbers and `length` bytes after
+    // them, which are all inside the structure; the second takes no argument.
+    unsafe {
+        check(ioctl(device.as_raw_fd(), RNDADDENTROPY, &raw const entropy))?;
+        check(ioctl(device.as_raw_fd(), RNDRESEEDCRNG))?;
+    }
+    Ok(())
+}
+
+/// Connects to the Unix socket at `path` without ever waiting: a listener
+/// that has too many unaccepted connections is an error.
+pub(crate) fn connect_now(path: &Path) -> io::Result<UnixStream> {
+    const AF_UNIX: u16 = 1;
+    const SOCK_STREAM: c_int = 1;
+    let mut address = UnixAddress { family: AF_UNIX, path: [0; 108] };
+    let bytes = path.as_os_str().as_bytes();
+    // The last byte stays zero.
+    let room = address.path[..107].get_mut(..bytes.len()).ok_or(io::ErrorKind::InvalidInput)?;
+    room.copy_from_slice(bytes);
+    // SAFETY: takes no pointers.
+    let fd = check(unsafe { socket(AF_UNIX.into(), SOCK_STREAM | O_CLOEXEC | O_NONBLOCK, 0) })?;
+    // SAFETY: the descriptor was opened just now and has no other owner.
+    let socket = unsafe { UnixStream::from_raw_fd(fd) };
+    let length = size_of::<UnixAddress>() as u32;
+    // SAFETY: pointer and length are those of one `struct sockaddr_un`.
+    check(unsafe { connect(socket.as_raw_fd(), &raw const address, length) })?;
+    Ok(socket)
+}
+
+/// Makes standard input descriptor `to` as well, which programs inherit.
+pub(crate) fn also_at(to: i32) -> io::Result<()> {
+    // SAFETY: takes no pointers. Whatever `to` was is closed by its number: the
+    // caller sees to it that nothing of this process owns it.
+    check(unsafe { dup2(0, to) })?;
+    Ok(())
+}
+
+/// Whether a process is on its way out: it may still be waited for, but its
+/// descriptors are closed or about to be.
+pub(crate) fn is_ending(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat_is_ending(&stat))
+}
+
+/// `PF_EXITING` in the flags, the seventh word after the name's parenthesis.
+/// The kernel sets it before it closes descriptors.
+fn stat_is_ending(stat: &str) -> bool {
+    const PF_EXITING: u64 = 4;
+    let flags = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(6));
+    flags.and_then(|flags| flags.parse::<u64>().ok()).is_none_or(|flags| flags & PF_EXITING != 0)
+}
+
 /// Writes all file systems' changes to their disks.
 pub(crate) fn sync_all() {
     // SAFETY: takes no arguments and cannot fail.
@@ -346,6 +445,15 @@ mod tests {
     #[test]
     fn a_name_with_a_zero_byte_reaches_no_system_call() {
         assert!(mount_at("a\0b", "/", "tmpfs", 0, "").is_err());
+    }
+
+    #[test]
+    fn a_process_that_is_ending_shows_it_in_its_flags() {
+        assert!(!stat_is_ending("12 (a) b) S 1 12 12 0 -1 4194560 1 0"));
+        assert!(stat_is_ending("12 (a) b) R 1 12 12 0 -1 4194564 1 0"));
+        assert!(stat_is_ending("nonsense"));
+        assert!(!is_ending(std::process::id() as i32));
+        assert!(is_ending(i32::MAX));
     }
 
     #[test]

@@ -1,96 +1,13 @@
 //! The agent as a host sees it, served over a socket by an ordinary process.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+mod support;
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
 
-use agent_protocol::{
-    Decoder, ExecRequest, INITIAL_CREDIT, MAX_COMMANDS, Message, Status, StreamId,
-};
-
-struct Agent {
-    child: Child,
-    stream: UnixStream,
-    decoder: Decoder,
-    unread: Vec<u8>,
-}
-
-impl Agent {
-    fn start() -> Self {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_agent"))
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .spawn()
-            .unwrap();
-        let mut agent = Self { child, stream: ours, decoder: Decoder::new(), unread: Vec::new() };
-        assert!(matches!(agent.next(), (0, Message::Ready(_))));
-        agent
-    }
-
-    fn say(&mut self, stream: StreamId, message: &Message) {
-        let mut bytes = Vec::new();
-        message.encode(stream, &mut bytes).unwrap();
-        self.stream.write_all(&bytes).unwrap();
-    }
-
-    fn exec(&mut self, stream: StreamId, argv: &[&str]) {
-        self.say(stream, &Message::Exec(ExecRequest::new(argv)));
-    }
-
-    fn sh(&mut self, stream: StreamId, script: &str) {
-        self.exec(stream, &["sh", "-c", script]);
-    }
-
-    fn next(&mut self) -> (StreamId, Message) {
-        loop {
-            let mut left = &self.unread[..];
-            let found = self.decoder.next(&mut left).unwrap();
-            self.unread = left.to_vec();
-            if let Some(message) = found {
-                return message;
-            }
-            let mut buffer = [0; 65536];
-            let count = self.stream.read(&mut buffer).unwrap();
-            assert!(count > 0, "the agent is gone");
-            self.unread.extend_from_slice(&buffer[..count]);
-        }
-    }
-
-    /// Reads until `stream` ends, giving back credit; outputs and last word.
-    fn finish(&mut self, stream: StreamId) -> (Vec<u8>, Vec<u8>, Message) {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        loop {
-            let (from, message) = self.next();
-            let cost = message.cost() as u32;
-            if cost > 0 {
-                self.say(from, &Message::Credit(cost));
-            }
-            match message {
-                _ if from != stream => {}
-                Message::Stdout(bytes) => out.extend(bytes),
-                Message::Stderr(bytes) => err.extend(bytes),
-                Message::Credit(_) => {}
-                last => return (out, err, last),
-            }
-        }
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.stream.shutdown(std::net::Shutdown::Both);
-        let status = self.child.wait();
-        assert!(std::thread::panicking() || status.unwrap().success());
-    }
-}
-
-fn exited(code: u8) -> Message {
-    Message::Exited(Status::Code(code))
-}
+use agent_protocol::{ExecRequest, INITIAL_CREDIT, MAX_COMMANDS, Message, Status, StreamId};
+use support::{Agent, exited};
 
 #[test]
 fn outputs_and_exit_code_come_back() {

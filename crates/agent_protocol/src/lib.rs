@@ -3,8 +3,8 @@
 //! Both ends share one byte stream (a virtio port) and talk in [`Frame`]s: a
 //! header of nine bytes and a payload of at most [`MAX_PAYLOAD`] bytes. Every
 //! frame belongs to a stream; stream 0 is the connection itself, every other
-//! number is one command, chosen by the host and used once until its `Exited`
-//! or `Failed`.
+//! number is one command, service or conversation, chosen by the host and used
+//! once until its `Exited` or `Failed`.
 //!
 //! Three types do the work, none of them knows a socket, a thread or a clock:
 //!
@@ -20,15 +20,25 @@
 //! `StdinEnd`, and reads `Stdout`/`Stderr` (one window for both) until
 //! `Exited` or `Failed`, after which the stream is gone at both ends. Frames
 //! for a stream that is gone are ignored, for they may have crossed its end.
+//!
+//! A machine of a pool is driven by `StartService` (initialise a transaction
+//! program beforehand), `Renew` (a machine made from another's state becomes
+//! itself) and `Converse` (join a user to a transaction program); what a
+//! program in it asks about its user comes as `MetadataRequest`.
 
 mod decoder;
 mod message;
 mod payload;
+mod pool;
 mod window;
 
 pub use decoder::Decoder;
 pub use message::{Message, OutputKind, Status, StreamId};
 pub use payload::{ExecRequest, Ready};
+pub use pool::{
+    Conversation, MAX_METADATA_BODY, MAX_METADATA_PATH, MAX_METADATA_REQUESTS, MAX_TPN, Renewal,
+    ServiceRequest, Tpn,
+};
 pub use window::{CreditError, ReceiveWindow, SendWindow};
 
 use std::fmt;
@@ -53,7 +63,7 @@ pub const DATA_CHUNK: usize = 16 * 1024;
 pub const MAX_COMMANDS: usize = 64;
 
 /// Version of this protocol, said in `Ready`.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Name of the virtio port that carries the protocol.
 pub const PORT_NAME: &str = "berth.agent";

@@ -1,6 +1,7 @@
 //! The messages and their frames.
 
 use crate::payload::{self, ExecRequest, Reader, Ready};
+use crate::pool::{self, Conversation, Renewal, ServiceRequest};
 use crate::{HEADER_LEN, MAX_PAYLOAD, ProtocolError};
 
 /// Number of a stream: 0 is the connection, all others are commands.
@@ -55,6 +56,28 @@ pub enum Message {
     Ping(u64),
     /// Host, connection: end every process and power the guest off.
     Shutdown,
+    /// Host, on a new stream: start a transaction program that waits for
+    /// conversations on a socket. `ServiceReady` answers, `Exited` comes when
+    /// it has ended. Its outputs spend credit as a command's do.
+    StartService(ServiceRequest),
+    /// Host, on a new stream: join this stream to a transaction program.
+    /// `Accepted` answers; from then on the stream is like a command's: `Stdin`
+    /// is what the user sends, `StdinEnd` that he is done, `Stdout` what the
+    /// program sends, `Exited` with code 0 that it has ended in order, `Close`
+    /// that it must end now.
+    Converse(Conversation),
+    /// Host, connection: this machine was made from another's state; differ
+    /// from it. `Renewed` or `RenewFailed` answers.
+    Renew(Renewal),
+    /// Host, connection: the answer to the `MetadataRequest` of this number.
+    MetadataReply {
+        /// Number of the request.
+        id: u32,
+        /// HTTP status, 100 to 599.
+        status: u16,
+        /// JSON, at most [`MAX_METADATA_BODY`](crate::MAX_METADATA_BODY) bytes.
+        body: Vec<u8>,
+    },
     /// Guest, connection: the root is mounted and commands are served.
     Ready(Ready),
     /// Guest, command: bytes it wrote; spends credit.
@@ -67,9 +90,25 @@ pub enum Message {
     Failed(String),
     /// Guest, connection: the answer to `Ping`.
     Pong(u64),
+    /// Guest, service: it says that it is initialised.
+    ServiceReady,
+    /// Guest, conversation: it is joined to its program.
+    Accepted,
+    /// Guest, connection: everything that `Renew` asked for is done.
+    Renewed,
+    /// Guest, connection: something of it is not; says what, for the operator.
+    RenewFailed(String),
+    /// Guest, connection: a program asks who the machine is now.
+    MetadataRequest {
+        /// Chosen by the guest; comes back in the reply.
+        id: u32,
+        /// Path and query of the request: visible ASCII, from a slash on, at
+        /// most [`MAX_METADATA_PATH`](crate::MAX_METADATA_PATH) bytes.
+        path: String,
+    },
 }
 
-/// The kind bytes of version 1. Host's below 0x40, guest's from 0x80, both
+/// The kind bytes of version 2. Host's below 0x40, guest's from 0x80, both
 /// sides' between.
 mod kind {
     pub(super) const EXEC: u8 = 0x01;
@@ -79,6 +118,10 @@ mod kind {
     pub(super) const CLOSE: u8 = 0x05;
     pub(super) const PING: u8 = 0x06;
     pub(super) const SHUTDOWN: u8 = 0x07;
+    pub(super) const START_SERVICE: u8 = 0x08;
+    pub(super) const CONVERSE: u8 = 0x09;
+    pub(super) const RENEW: u8 = 0x0a;
+    pub(super) const METADATA_REPLY: u8 = 0x0b;
     pub(super) const CREDIT: u8 = 0x40;
     pub(super) const READY: u8 = 0x80;
     pub(super) const STDOUT: u8 = 0x81;
@@ -86,12 +129,20 @@ mod kind {
     pub(super) const EXITED: u8 = 0x83;
     pub(super) const FAILED: u8 = 0x84;
     pub(super) const PONG: u8 = 0x85;
+    pub(super) const SERVICE_READY: u8 = 0x86;
+    pub(super) const ACCEPTED: u8 = 0x87;
+    pub(super) const RENEWED: u8 = 0x88;
+    pub(super) const RENEW_FAILED: u8 = 0x89;
+    pub(super) const METADATA_REQUEST: u8 = 0x8a;
 }
 
 /// Whether a kind byte belongs to this version: checked on the header alone,
 /// before anything is allocated for the payload.
 pub(crate) fn known_kind(byte: u8) -> bool {
-    matches!(byte, kind::EXEC..=kind::SHUTDOWN | kind::CREDIT | kind::READY..=kind::PONG)
+    matches!(
+        byte,
+        kind::EXEC..=kind::METADATA_REPLY | kind::CREDIT | kind::READY..=kind::METADATA_REQUEST
+    )
 }
 
 impl Message {
@@ -153,6 +204,15 @@ impl Message {
             }
             kind::FAILED => Self::Failed(reader.named("Failed").rest_text()?),
             kind::PONG => Self::Pong(reader.named("Pong").u64()?),
+            kind::START_SERVICE => Self::StartService(ServiceRequest::read(&mut reader)?),
+            kind::CONVERSE => Self::Converse(Conversation::read(&mut reader)?),
+            kind::RENEW => Self::Renew(Renewal::read(&mut reader)?),
+            kind::METADATA_REPLY => pool::read_metadata_reply(&mut reader)?,
+            kind::SERVICE_READY => Self::ServiceReady,
+            kind::ACCEPTED => Self::Accepted,
+            kind::RENEWED => Self::Renewed,
+            kind::RENEW_FAILED => Self::RenewFailed(reader.named("RenewFailed").rest_text()?),
+            kind::METADATA_REQUEST => pool::read_metadata_request(&mut reader)?,
             _ => return Err(ProtocolError::UnknownKind { kind }),
         };
         reader.end(message.name())?;
@@ -187,12 +247,32 @@ impl Message {
             Self::Exited(_) => "Exited",
             Self::Failed(_) => "Failed",
             Self::Pong(_) => "Pong",
+            Self::StartService(_) => "StartService",
+            Self::Converse(_) => "Converse",
+            Self::Renew(_) => "Renew",
+            Self::MetadataReply { .. } => "MetadataReply",
+            Self::ServiceReady => "ServiceReady",
+            Self::Accepted => "Accepted",
+            Self::Renewed => "Renewed",
+            Self::RenewFailed(_) => "RenewFailed",
+            Self::MetadataRequest { .. } => "MetadataRequest",
         }
     }
 
     /// Whether the message is about the connection and not a command.
     fn is_of_connection(&self) -> bool {
-        matches!(self, Self::Ping(_) | Self::Pong(_) | Self::Shutdown | Self::Ready(_))
+        matches!(
+            self,
+            Self::Ping(_)
+                | Self::Pong(_)
+                | Self::Shutdown
+                | Self::Ready(_)
+                | Self::Renew(_)
+                | Self::Renewed
+                | Self::RenewFailed(_)
+                | Self::MetadataRequest { .. }
+                | Self::MetadataReply { .. }
+        )
     }
 
     fn check_stream(&self, stream: StreamId) -> Result<(), ProtocolError> {
@@ -219,6 +299,15 @@ impl Message {
             Self::Exited(_) => kind::EXITED,
             Self::Failed(_) => kind::FAILED,
             Self::Pong(_) => kind::PONG,
+            Self::StartService(_) => kind::START_SERVICE,
+            Self::Converse(_) => kind::CONVERSE,
+            Self::Renew(_) => kind::RENEW,
+            Self::MetadataReply { .. } => kind::METADATA_REPLY,
+            Self::ServiceReady => kind::SERVICE_READY,
+            Self::Accepted => kind::ACCEPTED,
+            Self::Renewed => kind::RENEWED,
+            Self::RenewFailed(_) => kind::RENEW_FAILED,
+            Self::MetadataRequest { .. } => kind::METADATA_REQUEST,
         }
     }
 
@@ -234,8 +323,20 @@ impl Message {
             Self::Ping(number) | Self::Pong(number) => payload::put_u64(out, *number),
             Self::Exited(Status::Code(code)) => out.extend_from_slice(&[0, *code]),
             Self::Exited(Status::Signal(signal)) => out.extend_from_slice(&[1, *signal]),
-            Self::Failed(message) => out.extend_from_slice(message.as_bytes()),
-            Self::StdinEnd | Self::Close | Self::Shutdown => {}
+            Self::Failed(text) | Self::RenewFailed(text) => out.extend_from_slice(text.as_bytes()),
+            Self::StartService(request) => request.put(out),
+            Self::Converse(conversation) => conversation.put(out),
+            Self::Renew(renewal) => renewal.put(out),
+            Self::MetadataReply { id, status, body } => {
+                pool::put_metadata_reply(out, *id, *status, body);
+            }
+            Self::MetadataRequest { id, path } => pool::put_metadata_request(out, *id, path),
+            Self::StdinEnd
+            | Self::Close
+            | Self::Shutdown
+            | Self::ServiceReady
+            | Self::Accepted
+            | Self::Renewed => {}
         }
     }
 }

@@ -38,6 +38,11 @@ impl ExecRequest {
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, ProtocolError> {
         reader.named("Exec");
+        Self::read_inside(reader)
+    }
+
+    /// The same inside another message, whose name the reader has.
+    pub(crate) fn read_inside(reader: &mut Reader<'_>) -> Result<Self, ProtocolError> {
         let mut request = Self::default();
         // Every part takes four bytes or more of a bounded payload, so the
         // counts bound nothing that the payload does not bound already.
@@ -99,7 +104,7 @@ pub(crate) fn put_u64(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_u32(out, count(bytes.len()));
     out.extend_from_slice(bytes);
 }
@@ -125,7 +130,7 @@ impl<'a> Reader<'a> {
         ProtocolError::BadPayload { kind: self.kind, reason }
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], ProtocolError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], ProtocolError> {
         let (head, tail) = self.left.split_first_chunk().ok_or(self.bad("it is too short"))?;
         self.left = tail;
         Ok(*head)
@@ -133,6 +138,10 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn u8(&mut self) -> Result<u8, ProtocolError> {
         self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, ProtocolError> {
+        self.array().map(u16::from_le_bytes)
     }
 
     pub(crate) fn u32(&mut self) -> Result<u32, ProtocolError> {
@@ -143,16 +152,22 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn string(&mut self) -> Result<Vec<u8>, ProtocolError> {
+    /// Bytes of any kind, after their number.
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], ProtocolError> {
         let length = self.u32()? as usize;
         if length > self.left.len() {
             return Err(self.bad("it is too short"));
         }
         let (bytes, tail) = self.left.split_at(length);
+        self.left = tail;
+        Ok(bytes)
+    }
+
+    pub(crate) fn string(&mut self) -> Result<Vec<u8>, ProtocolError> {
+        let bytes = self.bytes()?;
         if bytes.contains(&0) {
             return Err(self.bad("a string contains a zero byte"));
         }
-        self.left = tail;
         Ok(bytes.to_vec())
     }
 

@@ -23,8 +23,19 @@ impl Random {
         (0..=self.below(12)).map(|_| b'a' + self.below(26) as u8).collect()
     }
 
+    fn renewal(&mut self) -> Renewal {
+        Renewal {
+            entropy: (0..32 + self.below(225)).map(|_| self.next() as u8).collect(),
+            wall_clock_ns: self.next(),
+            hostname: "serve-03".to_owned(),
+            machine_id: [self.next() as u8; 16],
+            boot_id: [self.next() as u8; 16],
+            generation: self.next(),
+        }
+    }
+
     fn message(&mut self) -> (StreamId, Message) {
-        let message = match self.below(14) {
+        let message = match self.below(23) {
             0 => Message::Exec(ExecRequest {
                 argv: (0..=self.below(5)).map(|_| self.string()).collect(),
                 env: (0..self.below(3)).map(|_| (self.string(), self.string())).collect(),
@@ -46,10 +57,41 @@ impl Random {
             10 => Message::Stderr(self.bytes(300)),
             11 => Message::Exited(Status::Code(self.next() as u8)),
             12 => Message::Exited(Status::Signal(self.next() as u8)),
-            _ => Message::Failed("python3: not found in the guest".to_owned()),
+            13 => Message::Failed("python3: not found in the guest".to_owned()),
+            14 => Message::StartService(ServiceRequest {
+                tpn: Tpn::new("MAIL").unwrap(),
+                program: ExecRequest::new(["mail", "-x"]),
+            }),
+            15 => Message::Converse(Conversation {
+                tpn: Tpn::new("back-up.2").unwrap(),
+                program: (self.below(2) == 0).then(|| ExecRequest::new(["cat"])),
+            }),
+            16 => Message::Renew(self.renewal()),
+            17 => Message::MetadataReply {
+                id: self.next() as u32,
+                status: 100 + self.below(500) as u16,
+                body: self.bytes(MAX_METADATA_BODY),
+            },
+            18 => Message::ServiceReady,
+            19 => Message::Accepted,
+            20 => Message::Renewed,
+            21 => Message::RenewFailed("no clock".to_owned()),
+            _ => Message::MetadataRequest {
+                id: self.next() as u32,
+                path: "/v1/token?audience=a%20b".to_owned(),
+            },
         };
-        let connection =
-            matches!(message, Message::Ping(_) | Message::Shutdown | Message::Ready(_));
+        let connection = matches!(
+            message,
+            Message::Ping(_)
+                | Message::Shutdown
+                | Message::Ready(_)
+                | Message::Renew(_)
+                | Message::Renewed
+                | Message::RenewFailed(_)
+                | Message::MetadataRequest { .. }
+                | Message::MetadataReply { .. }
+        );
         (if connection { 0 } else { 1 + self.below(1000) as u32 }, message)
     }
 }
@@ -150,7 +192,7 @@ fn after_an_error_nothing_more_is_understood() {
 
 #[test]
 fn every_kind_of_malformed_payload_is_refused() {
-    let cases: [(u32, u8, &[u8]); 12] = [
+    let cases: [(u32, u8, &[u8]); 20] = [
         (1, 0x01, &[0, 0, 0, 0]),                           // Exec without a program
         (1, 0x01, &[1, 0, 0, 0, 255, 0, 0, 0, b'a']),       // its string past the end
         (1, 0x01, &[1, 0, 0, 0, 1, 0, 0, 0, 0]),            // a zero byte in it
@@ -163,6 +205,14 @@ fn every_kind_of_malformed_payload_is_refused() {
         (0, 0x80, &[0; 11]),                                // a short Ready
         (1, 0x83, &[2, 0]),                                 // Exited in a third way
         (1, 0x84, &[0xff]),                                 // Failed, not UTF-8
+        (1, 0x08, &[2, 0, 0, 0, b'.', b'.']),               // StartService of `..`
+        (1, 0x08, &[1, 0, 0, 0, b'A', 0, 0, 0, 0]),         // without a program
+        (1, 0x09, &[1, 0, 0, 0, b'A', 2]),                  // Converse in a third way
+        (1, 0x86, &[0]),                                    // ServiceReady with a payload
+        (0, 0x0a, &[0; 60]),                                // Renew without entropy
+        (0, 0x0b, &[1, 0, 0, 0, 99, 0]),                    // MetadataReply, status 99
+        (0, 0x8a, &[1, 0, 0, 0, b'v']),                     // MetadataRequest, no slash
+        (0, 0x8a, &[1, 0, 0, 0, b'/', b'\n']),              // with a line's end
     ];
     for (stream, kind, payload) in cases {
         let result = decode_one(&frame(payload.len() as u32, stream, kind, payload));
@@ -175,7 +225,7 @@ fn every_kind_of_malformed_payload_is_refused() {
 
 #[test]
 fn messages_are_refused_on_a_stream_where_they_mean_nothing() {
-    for (stream, kind) in [(0, 0x03), (3, 0x07)] {
+    for (stream, kind) in [(0, 0x03), (3, 0x07), (0, 0x86), (0, 0x87), (3, 0x88)] {
         let result = decode_one(&frame(0, stream, kind, &[]));
         assert!(matches!(result, Err(ProtocolError::WrongStream { .. })), "{result:?}");
     }
@@ -233,4 +283,49 @@ fn a_sender_gets_going_again_once_everything_is_read() {
 fn a_status_is_told_as_a_shell_tells_it() {
     assert_eq!(Status::Code(3).shell_code(), 3);
     assert_eq!(Status::Signal(9).shell_code(), 137);
+}
+
+#[test]
+fn a_transaction_programs_name_is_a_files_name() {
+    for good in ["A", "MAIL", "back-up.2", "$x#@_", &"x".repeat(MAX_TPN)] {
+        assert_eq!(Tpn::new(good).map(|tpn| tpn.to_string()).as_deref(), Some(good));
+    }
+    for bad in ["", ".", "..", ".x", "a/b", "a b", "a:b", "\u{e4}", &"x".repeat(MAX_TPN + 1)] {
+        assert_eq!(Tpn::new(bad), None, "{bad:?}");
+    }
+}
+
+#[test]
+fn a_renewal_out_of_its_ranges_is_refused_and_keeps_its_entropy_to_itself() {
+    let mut random = Random(3);
+    let good = random.renewal();
+    assert!(good.is_sound());
+    assert!(!format!("{good:?}").contains("entropy"));
+    let changes: [fn(&mut Renewal); 4] = [
+        |renewal| renewal.entropy.truncate(31),
+        |renewal| renewal.entropy.resize(257, 0),
+        |renewal| renewal.hostname.clear(),
+        |renewal| renewal.hostname.push('/'),
+    ];
+    for change in changes {
+        let mut renewal = good.clone();
+        change(&mut renewal);
+        let mut bytes = Vec::new();
+        Message::Renew(renewal).encode(0, &mut bytes).unwrap();
+        assert!(matches!(decode_one(&bytes), Err(ProtocolError::BadPayload { .. })));
+    }
+}
+
+#[test]
+fn metadata_beyond_its_bounds_is_refused() {
+    let path = format!("/{}", "x".repeat(MAX_METADATA_PATH));
+    let body = vec![b' '; MAX_METADATA_BODY + 1];
+    for message in [
+        Message::MetadataRequest { id: 1, path },
+        Message::MetadataReply { id: 1, status: 200, body },
+    ] {
+        let mut bytes = Vec::new();
+        message.encode(0, &mut bytes).unwrap();
+        assert!(matches!(decode_one(&bytes), Err(ProtocolError::BadPayload { .. })));
+    }
 }

@@ -6,27 +6,37 @@ use engine::riscv::TIMEBASE_HZ;
 
 const NANOS_PER_TICK: u128 = 1_000_000_000 / TIMEBASE_HZ as u128;
 
-/// Counts ticks of [`TIMEBASE_HZ`] since it was made. Copies count together:
+/// Counts ticks of [`TIMEBASE_HZ`] from when it was made. Copies count together:
 /// all vCPUs of a machine hold copies of one.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     epoch: Instant,
+    /// What it showed then.
+    start: u64,
 }
 
 impl Clock {
     /// A clock that shows 0 now.
     #[must_use]
     pub fn new() -> Self {
-        Self { epoch: Instant::now() }
+        Self::at(0)
     }
 
-    /// Ticks since the epoch.
+    /// A clock that shows `ticks` now.
+    #[must_use]
+    pub fn at(ticks: u64) -> Self {
+        Self { epoch: Instant::now(), start: ticks }
+    }
+
+    /// What it shows, in ticks.
     #[inline]
     #[must_use]
     pub fn now(&self) -> u64 {
         let elapsed = self.epoch.elapsed();
         // Five hundred years of nanoseconds fit, whatever the division makes.
-        elapsed.as_secs() * TIMEBASE_HZ + u64::from(elapsed.subsec_nanos()) / NANOS_PER_TICK as u64
+        let ticks = elapsed.as_secs() * TIMEBASE_HZ
+            + u64::from(elapsed.subsec_nanos()) / NANOS_PER_TICK as u64;
+        self.start.wrapping_add(ticks)
     }
 
     /// How long until the clock shows `ticks`; zero if it already did. A wait

@@ -38,10 +38,12 @@ mod cpu;
 mod handle;
 mod interpreter;
 mod jit;
+mod state;
 mod storage;
 mod tlb;
 mod vcpu;
 
 pub use clock::Clock;
 pub use jit::{CompileError, Compiler, CompilerConfig, CompilerReport};
+pub use state::SoftState;
 pub use vcpu::{Firmware, SoftConfig, SoftVcpu};

@@ -16,7 +16,8 @@ use storage_window::{GuestLayout, StorageWindow};
 
 /// Storage key bits (see crate `main_storage`).
 pub(crate) const REFERENCE: u8 = 0x04;
-pub(crate) const CHANGE: u8 = 0x02;
+/// What a store sets: the change bit, and the host's own that goes with it.
+pub(crate) const CHANGE: u8 = 0x02 | 0x01;
 
 /// An address in this process of a byte of guest storage, valid for as long as
 /// the window that [`Ram`] holds and until it shrinks: whoever keeps one gives

@@ -52,14 +52,14 @@ pub struct SoftConfig {
 
 /// See the crate.
 pub struct SoftVcpu {
-    cpu: Box<Cpu>,
-    code: CodeCache,
+    pub(crate) cpu: Box<Cpu>,
+    pub(crate) code: CodeCache,
     shared: Arc<Shared>,
-    config: SoftConfig,
+    pub(crate) config: SoftConfig,
     hart_id: u64,
     /// `pc` and instructions retired at the last trap whose handler is what
     /// trapped.
-    trapped_in_handler: Option<(u64, u64)>,
+    pub(crate) trapped_in_handler: Option<(u64, u64)>,
 }
 
 impl SoftVcpu {
@@ -85,7 +85,7 @@ impl SoftVcpu {
     }
 
     /// Serves what others asked for; whether one asked to leave.
-    fn serve(&mut self) -> bool {
+    pub(crate) fn serve(&mut self) -> bool {
         let attention = self.shared.take_attention();
         if attention & INTERRUPT != 0 {
             let lines = self.shared.take_lines();

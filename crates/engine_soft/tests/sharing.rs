@@ -201,7 +201,7 @@ fn storage_comes_and_goes_behind_what_the_guest_booted_in() {
         grow();
         guest.run();
         assert_eq!(guest.x(A0), added);
-        assert_eq!(window.key_cell(0x208).load(std::sync::atomic::Ordering::Relaxed), 0x06);
+        assert_eq!(window.key_cell(0x208).load(std::sync::atomic::Ordering::Relaxed), 0x07);
         if shrink {
             window.shrink(of(2 << 20)).unwrap();
             let fence = Fence::Translations { start: 0, size: u64::MAX };

@@ -187,7 +187,8 @@ pub(crate) struct Marks<'a> {
 impl Marks<'_> {
     fn set(&self) {
         // A write counts as a reference too, as on System/370.
-        let change = if self.transfer.has_write() { StorageKey::CHANGE } else { 0 };
+        let written = StorageKey::CHANGE | StorageKey::DIRTY;
+        let change = if self.transfer.has_write() { written } else { 0 };
         let bits = StorageKey::REFERENCE | change;
         for (_, key) in self.access.pages(self.address, self.count) {
             // Most pages have their bits already: a plain load does not

@@ -2,6 +2,8 @@
 
 use std::sync::Weak;
 
+use serde_json::Value;
+
 use crate::processor::Shared;
 use crate::ring::{QueueFault, Ring};
 
@@ -49,6 +51,25 @@ pub trait VirtioDevice: Send {
 
     /// The driver reset the device: as after `attach`.
     fn reset(&mut self) {}
+
+    /// What the device knows beyond its registers and queues, as JSON. No
+    /// request is in hand.
+    ///
+    /// # Errors
+    /// Why its state cannot be kept, for the operator.
+    fn save(&self) -> Result<Value, String> {
+        Ok(Value::Null)
+    }
+
+    /// Takes up `state`, which a device like it saved. Nothing is left of what
+    /// went through the device before.
+    ///
+    /// # Errors
+    /// Why that is not a state of such a device; it may be in no sensible state
+    /// then.
+    fn restore(&mut self, _state: &Value) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Tells an I/O processor of something on the host's side: input arrived, a

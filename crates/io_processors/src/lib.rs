@@ -50,8 +50,8 @@ pub use console::{ClientRead, Console, ConsoleClient, ConsoleEnd};
 pub use device::{VirtioDevice, Waker};
 pub use mem::{MEM_BLOCK, Mem, MemEnd, MemRequestError, MemState};
 pub use processor::{
-    Acknowledged, InterruptLine, IoProcessor, IoStatistics, Processor, SetAddressLimitsError,
-    StartError, Told,
+    Acknowledged, InterruptLine, IoProcessor, IoState, IoStatistics, Processor, SaveIoError,
+    SetAddressLimitsError, StartError, Told,
 };
 pub use ring::{QueueFault, Ring};
 pub use rng::Rng;

@@ -17,6 +17,7 @@ mod device_tree;
 pub mod memory_map;
 mod plic;
 mod sbi;
+mod state;
 mod storage_keys;
 mod vcpu_control;
 mod vcpu_thread;
@@ -34,6 +35,7 @@ use storage_window::StorageWindow;
 
 pub use boot::BootError;
 pub use config::{DiskConfig, MAX_DISKS, MAX_VCPUS, MachineConfig};
+pub use state::{MachineState, StateError};
 
 use bus::Bus;
 use plic::Plic;
@@ -115,6 +117,22 @@ impl Machine {
     /// # Errors
     /// [`MachineError`].
     pub fn new(config: &MachineConfig, window: &Arc<StorageWindow>) -> Result<Self, MachineError> {
+        let machine = Self::without_guest(config, window)?;
+        let boot = load_guest(config, window, machine.io_processors().len())?;
+        // Every hart is stopped at first, so this start cannot be refused.
+        let _ = machine.control.start_hart(0, boot);
+        Ok(machine)
+    }
+
+    /// Builds the machine on `window` with nothing to run: it is for
+    /// [`Machine::restore`], with which it must agree in vCPUs and devices.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub fn without_guest(
+        config: &MachineConfig,
+        window: &Arc<StorageWindow>,
+    ) -> Result<Self, MachineError> {
         let parts = MachineError::Parts { vcpus: config.vcpus, disks: config.disks.len() };
         if !(1..=MAX_VCPUS).contains(&config.vcpus) || config.disks.len() > MAX_DISKS {
             return Err(parts);
@@ -138,8 +156,6 @@ impl Machine {
         let io_processors = devices.processors;
         set_access_keys(config, &io_processors)?;
 
-        let boot = load_guest(config, window, io_processors.len())?;
-
         // One clock, so that every hart reads the same time.
         let soft = SoftConfig {
             firmware: engine_soft::Firmware::Internal,
@@ -152,8 +168,6 @@ impl Machine {
             .collect();
         let control = Arc::new(VcpuControl::new(vcpus.iter().map(Vcpu::handle).collect()));
         plic.connect(control.handles().to_vec());
-        // Every hart is stopped at first, so this start cannot be refused.
-        let _ = control.start_hart(0, boot);
         let keys = KeyUnit::new(StorageKeys::new(Arc::clone(window)), control.handles().to_vec());
         let bus = Arc::new(Bus { plic, io_processors, keys });
         let machine = Self {
@@ -369,6 +383,10 @@ impl Runner {
         loop {
             match self.control.enter(self.hart) {
                 Pass::End => return,
+                Pass::Errand(errand) => {
+                    (errand.0)(&mut self.vcpu);
+                    continue;
+                }
                 Pass::Start(HartStart { entry, opaque }) => self.vcpu.riscv().start(entry, opaque),
                 Pass::Go => {}
             }

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use engine::{Interrupt, VcpuHandle};
+use serde::{Deserialize, Serialize};
 
 /// Sources 1 to 31; one word of pending and enable bits.
 const SOURCES: usize = 32;
@@ -20,7 +21,7 @@ const CONTEXT: u64 = 0x20_0000;
 const CONTEXT_STRIDE: u64 = 0x1000;
 
 /// What one vCPU has told the controller.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Context {
     enabled: u32,
     threshold: u32,
@@ -37,8 +38,8 @@ enum Register {
 }
 
 /// The controller's registers and gateways, without lock or vCPUs.
-#[derive(Debug)]
-struct State {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct State {
     priority: [u32; SOURCES],
     /// The lines as the I/O processors hold them.
     level: u32,
@@ -177,6 +178,22 @@ impl Plic {
         for (context, vcpu) in vcpus.iter().enumerate() {
             vcpu.set_interrupt(Interrupt::External, state.best(context).is_some());
         }
+    }
+
+    pub(crate) fn save(&self) -> State {
+        self.lock().clone()
+    }
+
+    /// Whether `state` is one of such a controller.
+    pub(crate) fn fits(&self, state: &State) -> bool {
+        self.lock().contexts.len() == state.contexts.len()
+    }
+
+    /// Goes on from `state`, and tells every vCPU how its line stands.
+    pub(crate) fn restore(&self, state: State) {
+        let mut held = self.lock();
+        *held = state;
+        self.deliver(&held);
     }
 
     /// A load by the guest. Registers are words; other widths read as zero.

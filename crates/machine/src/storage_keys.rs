@@ -47,7 +47,10 @@ impl StorageKeys {
 
     /// Set storage key extended: all of it, reference and change as well.
     pub(crate) fn set(&self, address: u64, key: StorageKey) -> Option<Cleared> {
-        let old = self.cell(address)?.swap(key.byte(), Ordering::SeqCst);
+        // The host's own bit stays as it is.
+        let set = |old| Some(old & StorageKey::DIRTY | key.byte());
+        let cell = self.cell(address)?;
+        let old = cell.fetch_update(Ordering::SeqCst, Ordering::SeqCst, set).unwrap_or_default();
         let noted = StorageKey::REFERENCE | StorageKey::CHANGE;
         Some(Cleared(old & !key.byte() & noted != 0))
     }

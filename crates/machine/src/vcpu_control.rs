@@ -1,10 +1,11 @@
 //! vCPU control: starts, stops and resumes the vCPUs of one partition.
 //!
 //! Every vCPU has a thread of its own which passes this gate before each guest
-//! entry. There are two reasons to wait at it, and they are independent:
+//! entry. There are three reasons to wait at it, and they are independent:
 //!
 //! ```text
 //! the partition   Stopped ⇄ Running → Ended        (operator, relocation)
+//! a machine kept  Parked ⇄ not                     (a captured machine in wait)
 //! each hart       Stopped → StartPending → Started (guest, SBI HSM)
 //!                    ↑__________________________|
 //! ```
@@ -13,10 +14,15 @@
 //! storage on its behalf, only between `enter` and the next `leave`, and `stop`
 //! returns only when no vCPU is between the two.
 
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use engine::VcpuHandle;
+use engine_soft::SoftVcpu;
+use serde::{Deserialize, Serialize};
 
 use crate::MachineEnd;
 
@@ -28,7 +34,7 @@ enum Mode {
 }
 
 /// A hart's state as the guest sees it (SBI specification 2.0, section 9).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum HartState {
     Started,
     Stopped,
@@ -36,26 +42,45 @@ pub(crate) enum HartState {
 }
 
 /// Where a hart starts, and what it finds in `a1`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HartStart {
     pub(crate) entry: u64,
     pub(crate) opaque: u64,
 }
 
+/// Something to be done to a vCPU by its own thread.
+pub(crate) struct Errand(pub(crate) Box<dyn FnOnce(&mut SoftVcpu) + Send>);
+
+impl PartialEq for Errand {
+    /// No two are the same.
+    fn eq(&self, _: &Self) -> bool {
+        false
+    }
+}
+
+impl fmt::Debug for Errand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Errand")
+    }
+}
+
 /// What a vCPU thread does next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Pass {
     /// Enter the guest where it left off.
     Go,
+    /// Do this to the vCPU, outside the guest.
+    Errand(Errand),
     /// Start the hart first.
     Start(HartStart),
     /// The machine has ended: leave the thread.
     End,
 }
 
-#[derive(Debug)]
 struct State {
     mode: Mode,
+    parked: bool,
+    errands: Vec<VecDeque<Errand>>,
     harts: Vec<HartState>,
     inside: Vec<bool>,
 }
@@ -74,6 +99,8 @@ impl VcpuControl {
         Self {
             state: Mutex::new(State {
                 mode: Mode::Stopped,
+                parked: false,
+                errands: (0..harts).map(|_| VecDeque::new()).collect(),
                 harts: vec![HartState::Stopped; harts],
                 inside: vec![false; harts],
             }),
@@ -131,6 +158,8 @@ impl VcpuControl {
         if !matches!(state.mode, Mode::Ended(_)) {
             state.mode = Mode::Ended(why);
         }
+        // Whoever waits for an errand waits in vain.
+        state.errands.iter_mut().for_each(VecDeque::clear);
         self.handles.iter().for_each(|handle| handle.kick());
         self.changed.notify_all();
     }
@@ -150,8 +179,14 @@ impl VcpuControl {
     pub(crate) fn enter(&self, hart: usize) -> Pass {
         let mut state = self.lock();
         loop {
+            if let Mode::Ended(_) = state.mode {
+                return Pass::End;
+            }
+            if let Some(errand) = state.errands[hart].pop_front() {
+                return Pass::Errand(errand);
+            }
             match (&state.mode, state.harts[hart]) {
-                (Mode::Ended(_), _) => return Pass::End,
+                _ if state.parked => {}
                 (Mode::Running, HartState::Started) => {
                     state.inside[hart] = true;
                     return Pass::Go;
@@ -161,10 +196,60 @@ impl VcpuControl {
                     state.inside[hart] = true;
                     return Pass::Start(start);
                 }
-                (Mode::Stopped, _) | (Mode::Running, HartState::Stopped) => {}
+                (Mode::Stopped | Mode::Ended(_), _) | (Mode::Running, HartState::Stopped) => {}
             }
             state = self.wait(state);
         }
+    }
+
+    /// Has every vCPU's thread do an errand and waits for all of them; false if
+    /// one has ended. Called while no vCPU is in the guest.
+    pub(crate) fn all_do<T: Send + 'static>(
+        &self,
+        errand: impl Fn(usize, &mut SoftVcpu) -> T + Clone + Send + 'static,
+    ) -> Option<Vec<T>> {
+        let (done, dones) = channel();
+        let mut state = self.lock();
+        if let Mode::Ended(_) = state.mode {
+            return None;
+        }
+        for (hart, errands) in state.errands.iter_mut().enumerate() {
+            let (errand, done) = (errand.clone(), done.clone());
+            errands.push_back(Errand(Box::new(move |vcpu| {
+                // Nobody waits any more.
+                let _ = done.send((hart, errand(hart, vcpu)));
+            })));
+        }
+        drop(done);
+        let harts = state.harts.len();
+        self.changed.notify_all();
+        drop(state);
+        let mut results: Vec<_> = dones.iter().take(harts).collect();
+        results.sort_by_key(|(hart, _)| *hart);
+        (results.len() == harts).then(|| results.into_iter().map(|(_, result)| result).collect())
+    }
+
+    /// How each hart stands for the guest.
+    pub(crate) fn harts(&self) -> Vec<HartState> {
+        self.lock().harts.clone()
+    }
+
+    /// Sets how each hart stands, as many as there are. Called while no vCPU is
+    /// in the guest.
+    pub(crate) fn set_harts(&self, harts: Vec<HartState>) {
+        self.lock().harts = harts;
+    }
+
+    /// Keeps the vCPUs out of the guest, whatever else is resumed. Called while
+    /// none is in it.
+    pub(crate) fn park(&self) {
+        self.lock().parked = true;
+    }
+
+    /// Takes [`VcpuControl::park`] back.
+    pub(crate) fn unpark(&self) {
+        self.lock().parked = false;
+        self.changed.notify_all();
     }
 
     /// vCPU `hart` is outside the guest.
@@ -239,7 +324,7 @@ mod tests {
         control.start_hart(0, START).unwrap();
         control.resume();
         assert_eq!(control.enter(0), Pass::Start(START));
-        let (stopped, is_stopped) = std::sync::mpsc::channel();
+        let (stopped, is_stopped) = channel();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 assert!(control.stop(Instant::now() + Duration::from_secs(60)));

@@ -31,7 +31,8 @@ impl fmt::Display for AccessKey {
 /// The storage key of one page: access key, fetch protection, reference and
 /// change, at their places in the key byte of System/370.
 ///
-/// The lowest bit means nothing and is always 0.
+/// The lowest bit of a key byte is the host's own, [`StorageKey::DIRTY`]: no
+/// `StorageKey` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct StorageKey(u8);
 
@@ -44,8 +45,12 @@ impl StorageKey {
     pub const REFERENCE: u8 = 0x04;
     /// Bit: the page was written.
     pub const CHANGE: u8 = 0x02;
+    /// Bit of a key byte in the host's hand: the page was written since the
+    /// host cleared the bit. Set with [`StorageKey::CHANGE`]; a guest neither
+    /// sees nor clears it.
+    pub const DIRTY: u8 = 0x01;
 
-    /// The key in `byte`; the meaningless lowest bit is dropped.
+    /// The key in `byte`; the host's own bit is dropped.
     #[must_use]
     pub const fn from_byte(byte: u8) -> Self {
         Self(byte & 0xfe)

@@ -4,11 +4,13 @@
 //! Nothing here touches a program counter or privilege of its own: both are
 //! arguments and results.
 
+use serde::{Deserialize, Serialize};
+
 use crate::csr::{Csrs, status};
 
 /// Privilege modes, in the encoding of `mstatus.MPP`.
 #[repr(u8)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Privilege {
     /// U-mode.
     User = 0,

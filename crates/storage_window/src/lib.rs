@@ -36,6 +36,7 @@
 
 mod adopt;
 mod backing;
+mod capture;
 mod copy_page;
 mod exchange;
 mod fault;
@@ -54,6 +55,7 @@ pub mod bench;
 
 pub use adopt::{Adopted, Adoption};
 pub use backing::{Backing, HugePage};
+pub use capture::{Capture, CaptureError, PutBack};
 pub use exchange::{Exchange, ExchangeReport};
 pub use layout::{GuestLayout, HOT_PLUG_ALIGNMENT};
 pub use live::{CHUNK, Slid, SlideReport};

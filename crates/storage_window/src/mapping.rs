@@ -76,6 +76,24 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// Maps the first `length` bytes of `file`, which may be open for reading
+    /// only, to be read.
+    pub(crate) fn to_read(file: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
+        let mapping = Self::reserve(length)?;
+        // SAFETY: replaces what this value just reserved.
+        unsafe {
+            rustix::mm::mmap(
+                mapping.base.cast(),
+                length,
+                ProtFlags::READ,
+                MapFlags::SHARED | MapFlags::FIXED,
+                file,
+                0,
+            )?;
+        }
+        Ok(mapping)
+    }
+
     /// Maps `length` bytes of `file` from `offset` to the start, instead of
     /// what was there.
     pub(crate) fn map_file(

@@ -144,7 +144,7 @@ pub(crate) unsafe fn unfill(runs: Vec<Run>, filled: &[Range<u64>], mapping: &Map
 
 /// # Safety
 /// A page is mapped there, and nobody stores into it meanwhile.
-unsafe fn is_zero(page: *const u8) -> bool {
+pub(crate) unsafe fn is_zero(page: *const u8) -> bool {
     // SAFETY: the caller's promise; pages are aligned.
     let words = unsafe { std::slice::from_raw_parts(page.cast::<u64>(), PAGE_SIZE as usize / 8) };
     words.chunks(32).all(|words| words.iter().fold(0, |all, word| all | word) == 0)

@@ -177,14 +177,19 @@ impl StorageWindow {
         if !inside || (offset | count) % PAGE_SIZE != 0 || count == 0 {
             return;
         }
-        if !self.give_back(at, length) {
-            // SAFETY: inside the window, so mapped; others may use the bytes
-            // at the same time, as with every store of a guest. What is in
-            // flight makes the store wait, as every other.
-            unsafe { std::ptr::write_bytes(self.storage.base().add(at), 0, length) };
-        }
+        self.empty(at, length);
         for page in offset / PAGE_SIZE..(offset + count) / PAGE_SIZE {
             self.key_cell(page as usize).store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes a part of the window zero, and gives its memory back if it can.
+    pub(crate) fn empty(&self, at: usize, length: usize) {
+        if !self.give_back(at, length) {
+            // SAFETY: the caller's part is inside the window, so mapped; others
+            // may use the bytes at the same time, as with every store of a
+            // guest. What is in flight makes the store wait, as every other.
+            unsafe { std::ptr::write_bytes(self.storage.base().add(at), 0, length) };
         }
     }
 

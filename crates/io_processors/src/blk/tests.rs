@@ -172,7 +172,7 @@ fn keys_show_which_way_a_transfer_went() {
     request(&mut driver, OUT, 0, &[(DATA, 4096, false)]);
     request(&mut driver, IN, 0, &[(DATA + 0x1000, 4096, true)]);
     assert_eq!(driver.storage.key_at(DATA), 0x04);
-    assert_eq!(driver.storage.key_at(DATA + 0x1000), 0x06);
+    assert_eq!(driver.storage.key_at(DATA + 0x1000), 0x07);
     assert_eq!(driver.storage.key_at(DATA + 0x2000), 0);
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::PORT_NAME;
 
 /// The only port.
@@ -22,7 +24,7 @@ pub(super) mod event {
 }
 
 /// `struct virtio_console_control`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Message {
     pub(super) id: u32,
     pub(super) event: u16,
@@ -63,7 +65,7 @@ pub(super) enum Heard {
 }
 
 /// What is still to be said to the driver.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Dialogue {
     waiting: VecDeque<Message>,
 }

@@ -33,6 +33,9 @@ pub enum ChannelState {
     Open {
         /// Counts from 1.
         session: u64,
+        /// The program had it open when the machine was captured: it does not
+        /// know that this is another session, and says nothing first.
+        resumed: bool,
     },
     /// The device is gone, or the host hung up: nobody will come.
     Gone,
@@ -51,6 +54,7 @@ struct State {
     for_guest: VecDeque<u8>,
     for_host: VecDeque<u8>,
     open: bool,
+    resumed: bool,
     session: u64,
     /// The reader has yet to be told that a session ended.
     end_due: bool,
@@ -127,11 +131,16 @@ impl Pipe {
 
     /// A program in the guest opened or closed the port.
     pub(super) fn set_open(&self, open: bool) {
+        self.change(open, false);
+    }
+
+    fn change(&self, open: bool, resumed: bool) {
         let mut state = self.0.state();
         if state.open == open {
             return;
         }
         state.open = open;
+        state.resumed = resumed;
         if open {
             state.session += 1;
             // What an earlier session left unread is not this one's.
@@ -143,6 +152,17 @@ impl Pipe {
             state.for_guest.clear();
         }
         self.0.changed.notify_all();
+    }
+
+    /// Whether the port is open; `None` while bytes are on their way.
+    pub(super) fn at_rest(&self) -> Option<bool> {
+        let state = self.0.state();
+        (state.for_guest.is_empty() && state.for_host.is_empty()).then_some(state.open)
+    }
+
+    /// A program has the port open already, in a session that is new to the host.
+    pub(super) fn resume(&self) {
+        self.change(true, true);
     }
 
     pub(super) fn close(&self) {
@@ -159,7 +179,7 @@ impl ChannelEnd {
         let state = self.0.state();
         match (state.gone, state.open) {
             (true, _) => ChannelState::Gone,
-            (false, true) => ChannelState::Open { session: state.session },
+            (false, true) => ChannelState::Open { session: state.session, resumed: state.resumed },
             (false, false) => ChannelState::Closed,
         }
     }

@@ -6,6 +6,9 @@ mod end;
 #[cfg(test)]
 mod tests;
 
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
 use crate::console::{DEVICE_ID, read_all};
 use crate::device::{VirtioDevice, Waker};
 use crate::ring::{QueueFault, Ring};
@@ -33,6 +36,12 @@ pub(crate) mod queue {
     pub(crate) const CONTROL_TRANSMIT: usize = 3;
 }
 const QUEUE_SIZES: [u16; 4] = [128, 128, 32, 32];
+
+#[derive(Serialize, Deserialize)]
+struct Saved<D> {
+    dialogue: D,
+    open: bool,
+}
 
 /// The agent channel's device.
 pub struct AgentChannel {
@@ -163,6 +172,21 @@ impl VirtioDevice for AgentChannel {
     fn reset(&mut self) {
         self.dialogue = Dialogue::default();
         self.pipe.set_open(false);
+    }
+
+    fn save(&self) -> Result<Value, String> {
+        let open = self.pipe.at_rest().ok_or("bytes of the guest's agent are on their way")?;
+        serde_json::to_value(Saved { dialogue: &self.dialogue, open }).map_err(|e| e.to_string())
+    }
+
+    fn restore(&mut self, state: &Value) -> Result<(), String> {
+        let Saved { dialogue, open } =
+            Saved::<Dialogue>::deserialize(state).map_err(|error| error.to_string())?;
+        self.dialogue = dialogue;
+        if open {
+            self.pipe.resume();
+        }
+        Ok(())
     }
 }
 

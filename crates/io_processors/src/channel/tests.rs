@@ -36,7 +36,7 @@ fn open_channel() -> (Driver, ChannelEnd) {
     let (channel, end) = AgentChannel::new();
     let mut driver = Driver::ready(channel, u64::MAX);
     tell(&mut driver, 0, event::PORT_OPEN, 1);
-    assert_eq!(end.wait_open(patience()), ChannelState::Open { session: 1 });
+    assert_eq!(end.wait_open(patience()), ChannelState::Open { session: 1, resumed: false });
     (driver, end)
 }
 
@@ -113,7 +113,7 @@ fn a_session_ends_once_and_the_next_begins_clean() {
     assert_eq!(refused, Err(ErrorKind::NotConnected));
     assert_eq!(end.read_until(&mut bytes, None).expect("what was sent"), 3);
     tell(&mut driver, 0, event::PORT_OPEN, 1);
-    assert_eq!(end.wait_open(patience()), ChannelState::Open { session: 2 });
+    assert_eq!(end.wait_open(patience()), ChannelState::Open { session: 2, resumed: false });
     assert_eq!(end.read_until(&mut bytes, None).expect("the end of session 1"), 0);
     send(&mut driver, b"new");
     assert_eq!(end.read_until(&mut bytes, None).expect("session 2"), 3);
@@ -188,5 +188,5 @@ fn nonsense_in_control_messages_is_counted() {
     driver.take_used(queue::CONTROL_TRANSMIT);
     driver.wait_idle();
     assert_eq!(driver.processor.statistics().guest_errors, 3);
-    assert_eq!(end.state(), ChannelState::Open { session: 1 });
+    assert_eq!(end.state(), ChannelState::Open { session: 1, resumed: false });
 }

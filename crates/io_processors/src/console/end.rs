@@ -113,6 +113,17 @@ impl Hub {
         self.0.output(bytes);
     }
 
+    /// Forgets what was said and typed, and lets go of those who listen.
+    pub(super) fn forget(&self) {
+        let mut state = lock(&self.0.state);
+        state.tail.clear();
+        state.input.clear();
+        for mailbox in state.clients.drain(..).filter_map(|client| client.upgrade()) {
+            mailbox.close();
+        }
+        self.0.room.notify_all();
+    }
+
     pub(super) fn close(&self) {
         let mut state = lock(&self.0.state);
         state.closed = true;

@@ -4,6 +4,8 @@ mod end;
 #[cfg(test)]
 mod tests;
 
+use serde_json::Value;
+
 use crate::device::{VirtioDevice, Waker};
 use crate::ring::{QueueFault, Ring};
 use end::Hub;
@@ -96,6 +98,11 @@ impl VirtioDevice for Console {
 
     fn process(&mut self, index: usize, ring: &mut Ring<'_>) -> Result<(), QueueFault> {
         if index == TRANSMIT { self.transmit(ring) } else { self.receive(ring) }
+    }
+
+    fn restore(&mut self, _state: &Value) -> Result<(), String> {
+        self.hub.forget();
+        Ok(())
     }
 }
 

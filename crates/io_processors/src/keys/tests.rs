@@ -60,7 +60,7 @@ fn a_disk_read_into_a_page_of_another_key_fails_and_leaves_it_alone() {
     driver.storage.set_key(DATA, OURS);
     assert_eq!(read(&mut driver), 0);
     assert_eq!(driver.get_bytes(DATA, 512), [0x5a; 512]);
-    assert_eq!(driver.storage.key_at(DATA), OURS | 0x06);
+    assert_eq!(driver.storage.key_at(DATA), OURS | 0x07);
 }
 
 #[test]
@@ -167,10 +167,10 @@ fn a_transfer_that_ends_after_its_bits_were_cleared_sets_them_again() {
     driver.put(HEADER, [0u32; 4]);
     driver.submit(0, &[(HEADER, 16, false), (DATA, 512, true), (STATUS, 1, true)]);
     assert!(hold.wait_for_request(patience()));
-    assert_eq!(driver.storage.key_at(DATA), OURS | 0x06);
+    assert_eq!(driver.storage.key_at(DATA), OURS | 0x07);
     driver.storage.set_key(DATA, OURS);
     hold.release();
     driver.take_used(0);
     assert_eq!(driver.get_bytes(DATA, 512), [0x5a; 512]);
-    assert_eq!(driver.storage.key_at(DATA), OURS | 0x06);
+    assert_eq!(driver.storage.key_at(DATA), OURS | 0x07);
 }

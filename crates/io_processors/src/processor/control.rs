@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::interrupt::{CONFIGURATION, Interrupt, USED_BUFFER};
+use super::state::{Restore, Saved};
 use super::statistics::{Counters, IoStatistics, add};
 use super::{Acknowledged, InterruptLine, SetAddressLimitsError, Told};
 use crate::access::AddressLimits;
 use crate::keys::KeyCheck;
-use crate::transport::{Activation, Effect, Registers, offset};
+use crate::transport::{Activation, Effect, Registers, RegistersState, offset};
 
 /// What the thread does before anything else, also while quiesced: none of it
 /// transfers data.
@@ -22,6 +24,10 @@ pub(super) enum Message {
     Reset,
     /// The storage has moved.
     SetAddressLimits(AddressLimits),
+    /// Say what you know.
+    Save(SyncSender<Saved>),
+    /// Know this instead.
+    Restore(Box<Restore>),
 }
 
 /// What the thread is to do next.
@@ -278,6 +284,41 @@ impl Shared {
             return Some(Err(SetAddressLimitsError::Size { processor, size, present }));
         }
         Some(Ok(Acknowledged { processor, limits }))
+    }
+
+    /// Sends a message if the processor is quiesced and idle, and says whether
+    /// it is; `None` if its thread is gone.
+    pub(super) fn send_idle(&self, message: Message) -> Option<bool> {
+        let mut control = self.control();
+        if control.ended {
+            return None;
+        }
+        let idle = control.quiesced && control.is_idle();
+        if idle {
+            self.send(&mut control, message);
+        }
+        Some(idle)
+    }
+
+    /// The registers, the queues to look at, and whether they are in use.
+    pub(super) fn facts(&self) -> (RegistersState, u64, bool) {
+        let control = self.control();
+        (control.registers.save(), control.pending, control.active)
+    }
+
+    pub(super) fn fits(&self, registers: &RegistersState) -> bool {
+        self.control().registers.fits(registers)
+    }
+
+    pub(super) fn set_facts(&self, registers: &RegistersState, pending: u64, active: bool) {
+        let mut control = self.control();
+        control.registers.restore(registers);
+        control.pending = pending;
+        control.active = active;
+    }
+
+    pub(super) fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
     }
 
     pub(super) fn statistics(&self) -> IoStatistics {

@@ -33,6 +33,13 @@ impl Interrupt {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has the status `status` and the line that goes with it.
+    pub(crate) fn set(&self, status: u32) {
+        let mut held = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        *held = status;
+        self.line.set_level(status != 0);
+    }
+
     pub(crate) fn raise(&self, cause: u32) {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         *status |= cause;

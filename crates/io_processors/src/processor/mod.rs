@@ -2,6 +2,7 @@
 
 mod control;
 mod interrupt;
+mod state;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -12,12 +13,15 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use main_storage::AccessKey;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::access::{AddressLimits, GuestAccess, GuestStorage};
 use crate::device::{VirtioDevice, Waker};
-use crate::transport::{Identity, Registers};
+use crate::transport::{Identity, Registers, RegistersState};
 pub(crate) use control::Shared;
 pub use interrupt::InterruptLine;
+use state::QueueState;
 pub use statistics::IoStatistics;
 pub(crate) use statistics::{Counters, add};
 use worker::Worker;
@@ -94,6 +98,20 @@ pub trait IoProcessor: Send + Sync {
 
     /// What happened so far.
     fn statistics(&self) -> IoStatistics;
+
+    /// All that a processor like this one needs to go on for the guest, which
+    /// is stopped. Quiesced and idle.
+    ///
+    /// # Errors
+    /// [`SaveIoError`].
+    fn save(&self) -> Result<IoState, SaveIoError>;
+
+    /// Becomes one that goes on from `state`; quiesced and idle, on storage that
+    /// is as it was then. Nothing is left of what went through it before.
+    ///
+    /// # Errors
+    /// [`SaveIoError`]; the guest must not go on then.
+    fn restore(&self, state: &IoState) -> Result<(), SaveIoError>;
 }
 
 /// Address limits on their way to an I/O processor's thread.
@@ -133,6 +151,44 @@ pub enum SetAddressLimitsError {
         size: u64,
         /// Size in the limits it keeps, in bytes.
         present: u64,
+    },
+    /// Its thread has ended.
+    #[error("I/O processor {processor} has ended: restart the partition")]
+    Ended {
+        /// Its name.
+        processor: String,
+    },
+}
+
+/// What an I/O processor knows of its guest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct IoState {
+    name: String,
+    registers: RegistersState,
+    interrupt: u32,
+    /// Queues to look at, a bit each.
+    pending: u64,
+    active: bool,
+    queues: Vec<Option<QueueState>>,
+    device: Value,
+}
+
+/// Why the state of an I/O processor could not be had or given.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SaveIoError {
+    /// It was not quiesced, or a request was in hand. The host is to blame.
+    #[error("I/O processor {processor} is not idle: quiesce it and wait")]
+    NotIdle {
+        /// Its name.
+        processor: String,
+    },
+    /// The state is not one of such a processor, or cannot be kept.
+    #[error("the state of I/O processor {processor} cannot be kept or taken up: {reason}")]
+    State {
+        /// Its name.
+        processor: String,
+        /// Why.
+        reason: String,
     },
     /// Its thread has ended.
     #[error("I/O processor {processor} has ended: restart the partition")]
@@ -251,6 +307,14 @@ impl IoProcessor for Processor {
 
     fn statistics(&self) -> IoStatistics {
         self.shared.statistics()
+    }
+
+    fn save(&self) -> Result<IoState, SaveIoError> {
+        self.shared.save()
+    }
+
+    fn restore(&self, state: &IoState) -> Result<(), SaveIoError> {
+        self.shared.restore(state)
     }
 }
 

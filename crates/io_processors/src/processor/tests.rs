@@ -106,7 +106,7 @@ fn a_processor_reaches_what_its_limits_hold_and_no_further() {
         driver.submit(0, &[(behind + 0x1000, 8, true)]);
         if reached {
             assert_eq!(driver.take_used(0).1, 8);
-            assert_eq!(storage.key_at(behind + 0x1000), 0x06);
+            assert_eq!(storage.key_at(behind + 0x1000), 0x07);
             driver.submit(0, &[(behind + (4 << 20) - 8, 9, true)]);
         }
         driver.wait_needs_reset();
@@ -338,7 +338,7 @@ fn it_works_on_a_storage_window_and_keeps_its_keys() {
     access.write_obj(1u8, GuestAddress(BASE + 0x5fff)).expect("storage");
     assert!(access.write_obj(1u16, GuestAddress(BASE + (4 << 20) - 1)).is_err(), "past the end");
     let keys: Vec<u8> = (4..7).map(|page| window.key_cell(page).load(Relaxed)).collect();
-    assert_eq!(keys, [0, 0x06, 0]);
+    assert_eq!(keys, [0, 0x07, 0]);
     let line = Arc::new(TestLine::default());
     let processor = Processor::start("rng", Rng, window, line).expect("the processor");
     processor.quiesce();

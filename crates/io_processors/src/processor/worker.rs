@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tracing::{debug, warn};
 use virtio_queue::{Queue, QueueT};
 
+use super::IoState;
 use super::control::{Message, Shared, Work};
+use super::state::{QueueState, Saved};
 use super::statistics::add;
 use crate::access::{AddressLimits, GuestAccess};
 use crate::device::VirtioDevice;
@@ -62,8 +64,39 @@ impl Worker {
                 self.set_limits(limits);
                 None
             }
+            Message::Save(answer) => {
+                // Whoever asked may have given up.
+                let _ = answer.send(self.save());
+                None
+            }
+            Message::Restore(restore) => {
+                let _ = restore.answer.send(self.restore(&restore.state));
+                None
+            }
         };
         self.shared.message_done(active);
+    }
+
+    fn save(&self) -> Saved {
+        let queues = self.queues.iter().map(|queue| queue.as_ref().map(QueueState::of)).collect();
+        Ok((queues, self.device.save()?))
+    }
+
+    fn restore(&mut self, state: &IoState) -> Result<(), String> {
+        self.queues.clear();
+        self.device.reset();
+        if state.active {
+            let activation = state.registers.activation();
+            if !self.activate(&activation) || self.queues.len() != state.queues.len() {
+                return Err("its queues are not in storage".to_owned());
+            }
+            for (queue, state) in self.queues.iter_mut().zip(&state.queues) {
+                if let (Some(queue), Some(state)) = (queue, state) {
+                    state.put_into(queue);
+                }
+            }
+        }
+        self.device.restore(&state.device)
     }
 
     fn set_limits(&mut self, limits: AddressLimits) {

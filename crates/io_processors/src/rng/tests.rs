@@ -40,8 +40,8 @@ fn keys_show_what_was_written_and_read() {
     driver.submit(0, &[(BUFFERS + 0xfff, 2, true)]);
     driver.take_used(0);
     driver.wait_idle();
-    assert_eq!(driver.storage.key_at(BUFFERS), 0x06, "first page written");
-    assert_eq!(driver.storage.key_at(BUFFERS + 0x1000), 0x06, "second page written");
+    assert_eq!(driver.storage.key_at(BUFFERS), 0x07, "first page written");
+    assert_eq!(driver.storage.key_at(BUFFERS + 0x1000), 0x07, "second page written");
     assert_eq!(driver.storage.key_at(BUFFERS + 0x2000), 0, "third page untouched");
     assert_eq!(driver.storage.key_at(Driver::descriptors(0)), 0x04, "descriptors read");
     assert_eq!(driver.storage.key_at(Driver::available(0)), 0x04, "available ring read");

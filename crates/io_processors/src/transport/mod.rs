@@ -6,4 +6,6 @@ mod tests;
 
 #[cfg(any(test, feature = "test-utils"))]
 pub(crate) use registers::status;
-pub(crate) use registers::{Activation, Effect, Identity, QueueLayout, Registers, offset};
+pub(crate) use registers::{
+    Activation, Effect, Identity, QueueLayout, Registers, RegistersState, offset,
+};

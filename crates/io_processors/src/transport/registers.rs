@@ -1,5 +1,7 @@
 //! The registers of 4.2.2, but those of the interrupt.
 
+use serde::{Deserialize, Serialize};
+
 /// Offsets of the registers, in bytes (4.2.2, table 4.1).
 pub(crate) mod offset {
     pub(crate) const MAGIC_VALUE: u64 = 0x000;
@@ -63,7 +65,7 @@ pub(crate) struct Identity {
 }
 
 /// A queue as the driver described it; addresses are guest physical.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct QueueLayout {
     pub(crate) size: u32,
     pub(crate) ready: bool,
@@ -109,7 +111,61 @@ pub(crate) struct Registers {
     queues: Vec<QueueLayout>,
 }
 
+/// What a driver has written into the registers, and the generation of the
+/// configuration it has seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RegistersState {
+    config: Vec<u8>,
+    generation: u32,
+    status: u32,
+    /// Device features, driver features.
+    selected: [u32; 2],
+    driver_features: u64,
+    queue_sel: u32,
+    queues: Vec<QueueLayout>,
+}
+
+impl RegistersState {
+    /// What the driver agreed on.
+    pub(crate) fn activation(&self) -> Activation {
+        Activation { features: self.driver_features, queues: self.queues.clone() }
+    }
+}
+
 impl Registers {
+    pub(crate) fn save(&self) -> RegistersState {
+        RegistersState {
+            config: self.identity.config.clone(),
+            generation: self.generation,
+            status: self.status,
+            selected: [self.device_features_sel, self.driver_features_sel],
+            driver_features: self.driver_features,
+            queue_sel: self.queue_sel,
+            queues: self.queues.clone(),
+        }
+    }
+
+    /// Whether `state` is one of such a device.
+    pub(crate) fn fits(&self, state: &RegistersState) -> bool {
+        state.queues.len() == self.queues.len()
+            && state.config.len() == self.identity.config.len()
+            && state.driver_features & !self.identity.features == 0
+    }
+
+    pub(crate) fn restore(&mut self, state: &RegistersState) {
+        let [device_features_sel, driver_features_sel] = state.selected;
+        *self = Self {
+            identity: Identity { config: state.config.clone(), ..self.identity.clone() },
+            generation: state.generation,
+            status: state.status,
+            device_features_sel,
+            driver_features_sel,
+            driver_features: state.driver_features,
+            queue_sel: state.queue_sel,
+            queues: state.queues.clone(),
+        };
+    }
+
     pub(crate) fn new(identity: Identity) -> Self {
         let queues = initial_queues(&identity);
         Self {

@@ -14,6 +14,8 @@ pub mod number;
 
 pub use access::IllegalAccess;
 
+use serde::{Deserialize, Serialize};
+
 use crate::mmu;
 use crate::trap::{Privilege, interrupt};
 
@@ -71,7 +73,7 @@ pub struct Counters {
 ///
 /// Fields are private to this crate because every value in them is a legal
 /// one: [`Csrs::write`] and trap entry are the only ways in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Csrs {
     pub(crate) mstatus: u64,
     pub(crate) medeleg: u64,
