@@ -1,0 +1,23 @@
+//! Who users are, and proofs of who a machine is now.
+//!
+//! [`Users`] are the users of a host with their groups and password hashes. A
+//! [`Signer`] makes short-lived tokens that say whose id a machine wears; a
+//! [`Verifier`] checks such tokens, and those that users present instead of a
+//! password. The [`AuditLog`] keeps who wore which machine from when to when.
+//!
+//! Parsing and checking are pure; each type says which of its functions touch
+//! files.
+
+mod audit;
+mod files;
+mod text;
+mod token;
+mod users;
+
+pub use audit::{AuditError, AuditLog, AuditReader, Entry, Flush, MAX_LINE, PoolText, Record};
+pub use files::FileError;
+pub use token::{
+    Claims, DEFAULT_LIFETIME, JwksError, MAX_GROUPS, MAX_JWKS, MAX_LIFETIME, MAX_TOKEN, Machine,
+    NewToken, SignError, Signer, Verifier, VerifyError,
+};
+pub use users::{MAX_PASSWORD, MAX_USERS, MAX_USERS_FILE, MIN_PASSWORD, Users, UsersError};
