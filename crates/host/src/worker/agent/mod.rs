@@ -26,7 +26,8 @@ use io_processors::{ChannelEnd, ChannelState};
 use crate::control::SESSION_STREAM;
 use crate::link::Report;
 use conversation::Conversation;
-use pool::{Greeting, Rest};
+use pool::Greeting;
+pub(super) use pool::Rest;
 use service::Service;
 use session::{Session, sound};
 
