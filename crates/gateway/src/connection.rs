@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use crate::attach::{self, Origin};
 use crate::coupling::{Coupling, PIECE, Waiting};
 use crate::listen::Gateway;
-use crate::service::{Joined, Why};
+use crate::service::{Joined, Refusal, Why};
 
 /// Bytes read from a user at once.
 const READ: usize = 16 * 1024;
@@ -76,7 +76,16 @@ async fn ask(
         };
         match gateway.service.attach(request).await {
             Ok(joined) => Asked::Joined(joined),
-            Err(refusal) => Asked::Refused { sense: refusal.sense(), why: refusal.to_string() },
+            Err(refusal) => {
+                let sense = refusal.sense();
+                // The others say no more than their sense code: above all,
+                // security is refused in the same words whatever was wrong.
+                let why = match refusal {
+                    Refusal::Retry(why) | Refusal::Never(why) => why,
+                    _ => String::new(),
+                };
+                Asked::Refused { sense, why }
+            }
         }
     };
     tokio::select! {

@@ -203,10 +203,10 @@ impl Coupling {
         self.abend.is_some() || (self.ended.is_some() && over)
     }
 
-    /// True if the user's side needs no more attention: what is left of the
-    /// output is to be sent, and the connection closed.
+    /// True if nothing of the user is waited for: what is left of the output is
+    /// to be sent, and the connection closed.
     pub fn user_is_done(&self) -> bool {
-        self.cut || self.session.is_over() || self.session.state() == State::Reset
+        self.cut || self.session.is_over() || self.session.is_finished()
     }
 
     /// True if the connection is to be closed without another byte.
