@@ -150,6 +150,36 @@ impl StateDir {
         self.0.join("disks").join(format!("{name}.overlay"))
     }
 
+    /// The gateway's local socket.
+    #[must_use]
+    pub fn gateway_socket(&self) -> PathBuf {
+        self.0.join("lu62.sock")
+    }
+
+    /// Users with their password hashes.
+    #[must_use]
+    pub fn users(&self) -> PathBuf {
+        self.0.join("users.toml")
+    }
+
+    /// The key that tokens are signed with.
+    #[must_use]
+    pub fn token_key(&self) -> PathBuf {
+        self.0.join("token.key")
+    }
+
+    /// The public keys that verify those tokens (RFC 7517).
+    #[must_use]
+    pub fn jwks(&self) -> PathBuf {
+        self.0.join("jwks.json")
+    }
+
+    /// Who wore which machine from when to when.
+    #[must_use]
+    pub fn audit_log(&self) -> PathBuf {
+        self.0.join("audit.jsonl")
+    }
+
     /// Captures of pools, a directory each.
     #[must_use]
     pub fn captures(&self) -> PathBuf {

@@ -173,6 +173,12 @@ impl Users {
         user.filter(|_| right && fits).map(|user| &*user.groups)
     }
 
+    /// The groups of `id`, whoever asks.
+    #[must_use]
+    pub fn groups(&self, id: &UserId) -> Option<&[Group]> {
+        self.0.get(id).map(|user| &*user.groups)
+    }
+
     fn insert(&mut self, user: User) -> Result<(), UsersError> {
         if self.0.len() >= MAX_USERS {
             return Err(UsersError::TooMany { what: "users", most: MAX_USERS });

@@ -304,7 +304,10 @@ impl Shared {
         let why = format!("its machine has ended: {ended:?}");
         let again = self.settle(process, ended);
         process.set_builder(None);
-        if self.config.file.pool_of(name).is_some() {
+        let expected = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = self.config.file.pool_of(name).is_some() && !expected.contains(name);
+        drop(expected);
+        if news {
             self.pools.tell(Input::Gone { member: name.clone(), why });
         }
         // Only now does whoever waits for the start learn that there is none.

@@ -34,7 +34,7 @@ mod resize;
 mod resume;
 mod serve;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
@@ -45,12 +45,14 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use identity::{AuditLog, Flush, Signer};
 use main_storage::PartitionName;
 use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use storage_window::MainStorage;
 
 use crate::host_file::{HostFile, HostFileError};
+use crate::in_full;
 use crate::journal::Journal;
 use crate::keeper::{Keeper, end_keeper_of};
 use crate::state_dir::{Lock, StateDir, StateDirError};
@@ -128,6 +130,12 @@ pub enum HostError {
         /// Why.
         source: io::Error,
     },
+    /// The signing key or the audit log cannot be used.
+    #[error("{0}")]
+    Identity(String),
+    /// The gateway could not be started.
+    #[error("the gateway: {0}")]
+    Gateway(String),
     /// The kernel refused something else.
     #[error("the system refused {what}: {source}")]
     System {
@@ -173,6 +181,11 @@ struct Shared {
     clients: AtomicUsize,
     stopper: UnixStream,
     pools: Pools,
+    /// Signs what machines say of themselves.
+    signer: Signer,
+    audit_log: Mutex<AuditLog>,
+    /// Machines that are being destroyed or made anew: their end is no news.
+    rebuilding: Mutex<BTreeSet<PartitionName>>,
     /// Captures of pools, by their names. One is locked while it is made.
     captures: Mutex<HashMap<String, Arc<Mutex<Option<CaptureFiles>>>>>,
 }
@@ -208,6 +221,16 @@ impl Shared {
         // Full means that it was told already.
         let _ = (&self.stopper).write(&[1]);
     }
+}
+
+/// The host's signing key and its audit log. The public keys are put beside it.
+fn identities(dir: &StateDir, issuer: &str) -> Result<(Signer, AuditLog), HostError> {
+    let failed = |what: String| HostError::Identity(what);
+    let signer = Signer::open(&dir.token_key(), issuer).map_err(|error| failed(in_full(&error)))?;
+    std::fs::write(dir.jwks(), signer.jwks())
+        .map_err(|error| failed(format!("{}: {error}", dir.jwks().display())))?;
+    let log = AuditLog::open(&dir.audit_log(), Flush::BySystem);
+    Ok((signer, log.map_err(|error| failed(in_full(&error)))?))
 }
 
 /// Host CPUs that this process may use.
@@ -246,6 +269,7 @@ impl Host {
                 .map_err(system("to hear signals"))?;
         }
         let (pools, inputs) = Pools::new();
+        let (signer, audit_log) = identities(&dir, &config.file.gateway.issuer)?;
         let shared = Arc::new(Shared {
             config,
             dir,
@@ -258,6 +282,9 @@ impl Host {
             clients: AtomicUsize::new(0),
             stopper,
             pools,
+            signer,
+            audit_log: Mutex::new(audit_log),
+            rebuilding: Mutex::default(),
             captures: Mutex::default(),
         });
         Ok(Self { shared, keeper, next, inputs, listener, stop, _lock: lock })
@@ -276,6 +303,12 @@ impl Host {
             shared.resume(&name, next);
         }
         shared.await_pools();
+        // Dropped at the end, it takes no more users.
+        let gateway = if shared.config.file.pools.is_empty() {
+            None
+        } else {
+            Some(pools::gateway::start(&shared).map_err(HostError::Gateway)?)
+        };
         let (listener, stop, inputs) = (&self.listener, &self.stop, self.inputs);
         let result = std::thread::scope(|scope| {
             let keeper = &mut self.keeper;
@@ -283,6 +316,7 @@ impl Host {
             scope.spawn(|| shared.keep_kept(keeper));
             let result = accept_clients(&shared, listener, stop);
             tracing::info!("ending: every guest is asked to power off");
+            drop(gateway);
             shared.pools.tell(Input::End);
             shared.end_all();
             // Only now: guests may still have been moving.

@@ -25,7 +25,20 @@
 //! io_keys = { rng = 3 }         # access keys of I/O processors; default: 0
 //! ```
 //!
-//! Pools are described where they are read ([`PoolSpec`]).
+//! Pools are described where they are read ([`PoolSpec`]). Their users come in
+//! by the gateway:
+//!
+//! ```toml
+//! [gateway]
+//! listen = "127.0.0.1:7600"     # LU 6.2 over TLS; default: the local socket only
+//! certificate = "host.crt"      # with key; default: made in the state directory
+//! key = "host.key"
+//! socket_mode = "0600"          # of the local socket; default
+//! users = "users.toml"          # default: users.toml in the state directory
+//! jwks = "keys.json"            # keys of tokens instead of passwords; default: none
+//! issuer = "berth"              # their maker; default
+//! audience = "berth"            # whom they are for; default
+//! ```
 //!
 //! [`HostFile::parse`] is pure: what depends on the host it runs on
 //! ([`HostFile::check_host`]) or on the images there are is asked separately.
@@ -67,6 +80,29 @@ pub struct HostFile {
     pub partitions: Vec<PartitionSpec>,
     /// The pools.
     pub pools: Vec<PoolSpec>,
+    /// Where their users come in.
+    pub gateway: GatewaySpec,
+}
+
+/// The gateway as declared.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GatewaySpec {
+    /// Network address, with TLS; none: only the local socket.
+    pub listen: Option<std::net::SocketAddr>,
+    /// PEM files of certificate and key; none: made at first use.
+    pub certificate: Option<PathBuf>,
+    /// See [`GatewaySpec::certificate`].
+    pub key: Option<PathBuf>,
+    /// File mode of the local socket.
+    pub socket_mode: u32,
+    /// The users file; none: in the state directory.
+    pub users: Option<PathBuf>,
+    /// Keys of tokens that users may present instead of passwords.
+    pub jwks: Option<PathBuf>,
+    /// Who makes those tokens, and what this host's own name as their maker.
+    pub issuer: String,
+    /// Whom those tokens are for.
+    pub audience: String,
 }
 
 /// A partition as declared, its place in main storage decided.
@@ -181,6 +217,10 @@ impl HostFile {
         let dir = path.parent().unwrap_or(Path::new(""));
         for file in file.pools.iter_mut().flat_map(|pool| &mut pool.files) {
             file.source = dir.join(&file.source);
+        }
+        let GatewaySpec { certificate, key, users, jwks, .. } = &mut file.gateway;
+        for path in [certificate, key, users, jwks].into_iter().flatten() {
+            *path = dir.join(&*path);
         }
         Ok(file)
     }

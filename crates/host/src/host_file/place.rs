@@ -8,9 +8,12 @@ use storage_window::{Backing, HugePage};
 use toml::Spanned;
 
 use super::pool::{self, RawPool};
-use super::raw::{self, RawBacking, RawFile, RawMainStorage, RawPartition, RawSharing, RawSize};
+use super::raw::{
+    self, RawBacking, RawFile, RawGateway, RawMainStorage, RawPartition, RawSharing, RawSize,
+};
 use super::{
-    CpuAssignment, Engine, HostFile, HostFileError, MAX_PARTITIONS, MAX_VCPUS, PartitionSpec,
+    CpuAssignment, Engine, GatewaySpec, HostFile, HostFileError, MAX_PARTITIONS, MAX_VCPUS,
+    PartitionSpec,
 };
 
 /// How long a move waits for busy I/O processors unless the file says so.
@@ -75,12 +78,51 @@ pub(super) fn decide(text: &str, file: RawFile) -> Result<HostFile, HostFileErro
         })
         .collect::<Result<Vec<_>, _>>()?;
     check_sharing(&partitions)?;
-    let mut file =
-        HostFile { main_storage, backing, numa_node, device_wait, partitions, pools: Vec::new() };
+    let gateway = gateway(&at, file.gateway)?;
+    let mut file = HostFile {
+        gateway,
+        main_storage,
+        backing,
+        numa_node,
+        device_wait,
+        partitions,
+        pools: Vec::new(),
+    };
     for raw in &raw_pools {
         add_pool(&at, &mut map, raw, &mut file)?;
     }
     Ok(file)
+}
+
+/// Where users come in.
+fn gateway(at: &At<'_>, raw: RawGateway) -> Result<GatewaySpec, HostFileError> {
+    let listen = match &raw.listen {
+        None => None,
+        Some(listen) => Some(listen.get_ref().parse().map_err(|_| {
+            let what = "listen: write an address and a port, like \"127.0.0.1:7600\"";
+            at.error(listen, what)
+        })?),
+    };
+    if let (Some(one), None) | (None, Some(one)) = (&raw.certificate, &raw.key) {
+        return Err(at.error(one, "name certificate and key, or neither to have them made"));
+    }
+    let socket_mode = match &raw.socket_mode {
+        None => 0o600,
+        Some(mode) => u32::from_str_radix(mode.get_ref(), 8)
+            .ok()
+            .filter(|mode| *mode <= 0o777)
+            .ok_or_else(|| at.error(mode, "socket_mode: write a file's mode, like \"0660\""))?,
+    };
+    Ok(GatewaySpec {
+        listen,
+        certificate: raw.certificate.map(Spanned::into_inner),
+        key: raw.key.map(Spanned::into_inner),
+        socket_mode,
+        users: raw.users,
+        jwks: raw.jwks,
+        issuer: raw.issuer.unwrap_or_else(|| "berth".to_owned()),
+        audience: raw.audience.unwrap_or_else(|| "berth".to_owned()),
+    })
 }
 
 /// Adds a pool and its machines, which are placed where they fit best when all

@@ -21,6 +21,8 @@ pub(super) struct RawFile {
     pub(super) partition: Vec<Spanned<RawPartition>>,
     #[serde(default)]
     pub(super) pool: Vec<Spanned<RawPool>>,
+    #[serde(default)]
+    pub(super) gateway: RawGateway,
 }
 
 #[derive(Deserialize)]
@@ -49,6 +51,19 @@ pub(super) enum RawBacking {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawHost {
     pub(super) device_wait: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawGateway {
+    pub(super) listen: Option<Spanned<String>>,
+    pub(super) certificate: Option<Spanned<std::path::PathBuf>>,
+    pub(super) key: Option<Spanned<std::path::PathBuf>>,
+    pub(super) socket_mode: Option<Spanned<String>>,
+    pub(super) users: Option<std::path::PathBuf>,
+    pub(super) jwks: Option<std::path::PathBuf>,
+    pub(super) issuer: Option<String>,
+    pub(super) audience: Option<String>,
 }
 
 #[derive(Deserialize)]

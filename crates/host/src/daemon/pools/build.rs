@@ -1,6 +1,6 @@
 //! Makes the machines of pools and destroys them.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use main_storage::PartitionName;
@@ -33,7 +33,10 @@ impl Shared {
     pub(super) fn build_later(self: &Arc<Self>, member: MemberId) {
         let (shared, built) = (Arc::clone(self), member.clone());
         self.later("build", move || {
-            let result = shared.build(&built);
+            let result = name_of(&built).and_then(|name| {
+                let _quiet = Quiet::of(&shared, &name);
+                shared.build(&built, &name)
+            });
             shared.pools.tell(Input::Built { member: built, result });
         })
         .unwrap_or_else(|why| self.pools.tell(Input::Built { member, result: Err(why) }));
@@ -44,7 +47,11 @@ impl Shared {
     pub(super) fn destroy_later(self: &Arc<Self>, member: MemberId) {
         let (shared, gone) = (Arc::clone(self), member.clone());
         let spawned = self.later("destroy", move || {
-            if let Err(why) = name_of(&gone).and_then(|name| shared.stop_for_good(&name)) {
+            let stopped = name_of(&gone).and_then(|name| {
+                let _quiet = Quiet::of(&shared, &name);
+                shared.stop_for_good(&name)
+            });
+            if let Err(why) = stopped {
                 tracing::error!(member = %gone, why, "a machine of a pool cannot be destroyed");
             }
             shared.pools.tell(Input::Destroyed(gone));
@@ -60,11 +67,10 @@ impl Shared {
         thread.map(drop).map_err(|error| format!("no thread to be had: {error}"))
     }
 
-    fn build(self: &Arc<Self>, member: &MemberId) -> Result<(), String> {
-        let name = name_of(member)?;
+    fn build(self: &Arc<Self>, member: &MemberId, name: &PartitionName) -> Result<(), String> {
         let pool = self.pool_of(member).ok_or("its pool is not in the host file")?;
-        self.stop_for_good(&name)?;
-        self.ensure_capture(pool, &name)?;
+        self.stop_for_good(name)?;
+        self.ensure_capture(pool, name)?;
         let started = Instant::now();
         self.patiently(|| self.start(name.as_str()))?;
         tracing::info!(member = %name, ms = started.elapsed().as_millis(), "made from the capture");
@@ -90,6 +96,22 @@ impl Shared {
                 result => return result.map_err(|error| error.to_string()),
             }
         }
+    }
+}
+
+/// As long as it lives, the end of a machine is no news for the pools.
+struct Quiet<'a>(&'a Shared, PartitionName);
+
+impl<'a> Quiet<'a> {
+    fn of(shared: &'a Shared, name: &PartitionName) -> Self {
+        shared.rebuilding.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        Self(shared, name.clone())
+    }
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        self.0.rebuilding.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
     }
 }
 

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use main_storage::PartitionName;
 use service_pool::{
-    Action, ConversationId, ConversationManager, Ending, Event, MemberId, PoolName, Request, Tpn,
-    UserId, Worn,
+    Action, ConversationId, ConversationManager, Ending, Event, Group, MemberId, PoolName, Request,
+    Tpn, UserId, Worn,
 };
+
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Input, Told};
 use crate::daemon::Shared;
@@ -47,11 +49,13 @@ pub(super) struct Driver {
 /// A claim, from its beginning to its end.
 pub(super) struct Conversation {
     pub(super) user: UserId,
-    pub(super) groups: Vec<String>,
+    pub(super) groups: Vec<Group>,
     pub(super) tpn: Tpn,
+    pub(super) pool: Option<PoolName>,
+    arguments: Vec<String>,
     number: u64,
     connection: Option<UnixStream>,
-    told: Sender<Told>,
+    told: UnboundedSender<Told>,
     pub(super) member: Option<MemberId>,
     /// When something must have happened.
     deadline: Option<Instant>,
@@ -125,7 +129,9 @@ impl Driver {
 
     fn hear(&mut self, input: Input) {
         match input {
-            Input::Allocate { request, connection, told } => self.claim(request, connection, told),
+            Input::Allocate { request, arguments, connection, told } => {
+                self.claim(request, arguments, connection, told);
+            }
             Input::Abend { conversation, how: Ending::LostConnection } => {
                 self.conversations.get_mut(&conversation).into_iter().for_each(|one| {
                     one.deadline = None;
@@ -193,9 +199,15 @@ impl Driver {
         Ok(())
     }
 
-    fn claim(&mut self, request: Request, connection: UnixStream, told: Sender<Told>) {
+    fn claim(
+        &mut self,
+        request: Request,
+        arguments: Vec<String>,
+        connection: UnixStream,
+        told: UnboundedSender<Told>,
+    ) {
         let (user, tpn) = (request.user.clone(), request.tpn.clone());
-        let groups = request.groups.iter().map(ToString::to_string).collect();
+        let (groups, pool) = (request.groups.clone(), request.pool.clone());
         let (id, actions) = self.manager.allocate(self.now(), request);
         let number = self.next;
         self.next += 1;
@@ -206,6 +218,8 @@ impl Driver {
         let one = Conversation {
             user,
             groups,
+            pool,
+            arguments,
             tpn,
             number,
             connection,
@@ -415,6 +429,7 @@ impl Driver {
         let spec = self.shared.pool_of(member)?;
         let program = spec.programs.iter().find(|program| program.tpn == one.tpn)?;
         let program = match &program.kind {
+            // The gateway's users are told so before.
             ProgramKind::Service(_) => None,
             ProgramKind::Run { run, .. } => {
                 let variable = |name: &str, value: String| (name.to_owned(), value);
@@ -423,7 +438,8 @@ impl Driver {
                     variable("BERTH_CONVERSATION", id.to_string()),
                     variable("BERTH_TPN", one.tpn.to_string()),
                 ];
-                Some(Program { argv: run.clone(), env, cwd: String::new() })
+                let argv = run.iter().chain(&one.arguments).cloned().collect();
+                Some(Program { argv, env, cwd: String::new() })
             }
         };
         let (conversation, tpn) = (one.number, one.tpn.to_string());

@@ -12,6 +12,7 @@
 
 mod build;
 mod driver;
+pub(super) mod gateway;
 mod status;
 mod talk;
 mod template;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use main_storage::PartitionName;
 use service_pool::{ConversationId, Ending, MemberId, Refusal, Request};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::Shared;
 use crate::control::PoolStatus;
@@ -41,7 +43,12 @@ pub(super) struct Pools(Sender<Input>);
 pub(super) enum Input {
     /// A claim, with the connection that the conversation is to have in the
     /// machine, and whoever is to be told of it.
-    Allocate { request: Request, connection: UnixStream, told: Sender<Told> },
+    Allocate {
+        request: Request,
+        arguments: Vec<String>,
+        connection: UnixStream,
+        told: UnboundedSender<Told>,
+    },
     /// The user gave up, or its connection is lost.
     Abend { conversation: ConversationId, how: Ending },
     /// A worker says something.
