@@ -1,7 +1,7 @@
 //! From an Attach to a request: what it asks for, and who asks.
 
-use conversation::fmh5::{Attach, ConversationType, Password, Security};
 use conversation::Sense;
+use conversation::fmh5::{Attach, ConversationType, Password, Security};
 
 use crate::TOKEN_IN_PIP;
 use crate::service::{AttachRequest, Authority, Credential, Principal};

@@ -53,7 +53,10 @@ async fn read_attach(wire: &mut impl Wire, session: &mut HalfSession) -> io::Res
 
 enum Asked {
     Joined(Joined),
-    Refused { sense: Sense, why: String },
+    Refused {
+        sense: Sense,
+        why: String,
+    },
     /// The user vanished or broke the protocol meanwhile.
     Gone,
 }

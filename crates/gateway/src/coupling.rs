@@ -179,11 +179,7 @@ impl Coupling {
             self.session.state(),
             State::Confirm | State::ConfirmSend | State::ConfirmDeallocate
         );
-        if confirming || self.discards {
-            Waiting::Program
-        } else {
-            Waiting::Nobody
-        }
+        if confirming || self.discards { Waiting::Program } else { Waiting::Nobody }
     }
 
     /// Ends both sides: out of time.
@@ -236,9 +232,7 @@ impl Coupling {
                 let taken = self.input.is_empty() && self.flushed;
                 (taken || self.session.is_over()) && self.verb(HalfSession::confirmed)
             }
-            State::ConfirmDeallocate if self.session.is_over() => {
-                self.verb(HalfSession::confirmed)
-            }
+            State::ConfirmDeallocate if self.session.is_over() => self.verb(HalfSession::confirmed),
             State::ConfirmDeallocate => self.end_as_program(),
             State::Reset => false,
         }
@@ -346,10 +340,7 @@ impl Coupling {
         self.verb(HalfSession::flush)
     }
 
-    fn verb(
-        &mut self,
-        issue: impl FnOnce(&mut HalfSession) -> Result<Outcome, VerbError>,
-    ) -> bool {
+    fn verb(&mut self, issue: impl FnOnce(&mut HalfSession) -> Result<Outcome, VerbError>) -> bool {
         match issue(&mut self.session) {
             Ok(Outcome::Complete(ReturnCode::Ok)) => true,
             Ok(Outcome::Complete(code)) => {

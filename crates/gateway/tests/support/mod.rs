@@ -141,12 +141,12 @@ async fn run(
         }
         "stays" => {
             let _ = tokio::io::copy(&mut read, &mut tokio::io::sink()).await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         "deaf" => {
             // Holds its ends open.
             let _both = (read, write);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         _ => {
             tokio::io::copy(&mut read, &mut write).await.ok()?;
