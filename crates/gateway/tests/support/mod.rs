@@ -5,7 +5,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use gateway::{
@@ -164,7 +163,7 @@ pub(crate) struct Host {
 
 /// Bounds that a test meets only where it means to.
 pub(crate) fn limits() -> Limits {
-    Limits { linger: Duration::from_millis(200), ..Limits::default() }
+    Limits::default()
 }
 
 pub(crate) fn host(limits: Limits) -> Host {
