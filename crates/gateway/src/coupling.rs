@@ -205,6 +205,12 @@ impl Coupling {
         self.cut || self.session.is_over() || self.session.is_finished()
     }
 
+    /// True if the user ended the conversation, or vanished: nothing more can
+    /// come.
+    pub fn user_has_ended(&self) -> bool {
+        self.session.is_over()
+    }
+
     /// True if the connection is to be closed without another byte.
     pub fn is_cut(&self) -> bool {
         self.cut

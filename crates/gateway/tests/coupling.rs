@@ -1,5 +1,7 @@
 //! The coupling alone: a user and an echo, in any order of events.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::VecDeque;
 
 use conversation::Attach;
