@@ -4,6 +4,7 @@
 //! an ordinary client of the host ([`host::client`]), but for `up`, which is
 //! the host, and `worker` and `keeper`, which the host starts.
 
+mod allocate;
 mod args;
 mod bench;
 mod commands;
@@ -95,6 +96,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Shrink(args) => storage::shrink(global, &args)?,
         Command::Compact(args) => storage::compact(global, &args)?,
         Command::Exec(args) => return exec::exec(global, args),
+        Command::Allocate(args) => return allocate::allocate(global, &args),
         Command::Console(args) => console::console(global, &args)?,
         Command::Image(command) => images::images(global, &command)?,
         Command::Demo { full } => demo::run(full)?,

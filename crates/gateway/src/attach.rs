@@ -1,7 +1,7 @@
 //! From an Attach to a request: what it asks for, and who asks.
 
-use conversation::fmh5::{Attach, ConversationType, Password, Security};
 use conversation::Sense;
+use conversation::fmh5::{Attach, ConversationType, Password, Security};
 
 use crate::TOKEN_IN_PIP;
 use crate::service::{AttachRequest, Authority, Credential, Principal};
@@ -80,4 +80,91 @@ fn token(pip: &mut Option<Vec<Vec<u8>>>) -> Result<String, Sense> {
         *pip = None;
     }
     String::from_utf8(bytes).map_err(|_| Sense::SECURITY_NOT_VALID)
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use conversation::fmh5::TpName;
+
+    use super::*;
+    use crate::service::NotValid;
+
+    /// Users named like their uid; one password.
+    struct Users;
+
+    #[async_trait]
+    impl Authority for Users {
+        async fn authenticate(
+            &self,
+            user: &str,
+            given: &Credential,
+        ) -> Result<Principal, NotValid> {
+            let right = Credential::Password("right".to_owned());
+            if *given == right { Ok(principal(user)) } else { Err(NotValid) }
+        }
+
+        async fn peer(&self, uid: u32) -> Option<Principal> {
+            Some(principal(&uid.to_string()))
+        }
+
+        async fn named(&self, user: &str) -> Option<Principal> {
+            (user != "nobody").then(|| principal(user))
+        }
+    }
+
+    fn principal(user: &str) -> Principal {
+        Principal { user: user.to_owned(), groups: Vec::new() }
+    }
+
+    fn ask(attach: Attach, origin: Origin) -> Result<AttachRequest, Sense> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(request(attach, origin, &Users))
+    }
+
+    fn same(user: &str) -> Attach {
+        let security = Security::Same { user: user.to_owned(), profile: None };
+        Attach { security, ..Attach::new(TpName::new("p/t")) }
+    }
+
+    #[test]
+    fn a_local_process_is_believed_for_its_own_user_an_administrator_for_all() {
+        let of = |uid| Origin::Local { uid, own: 7 };
+        let who = |user, origin| ask(same(user), origin).map(|request| request.principal);
+        for (user, origin) in [("5", of(5)), ("6", of(0)), ("6", of(7))] {
+            assert_eq!(who(user, origin), Ok(Some(principal(user))));
+        }
+        for (user, origin) in
+            [("6", of(5)), ("nobody", of(0)), ("nobody", of(7)), ("5", Origin::Network)]
+        {
+            assert_eq!(who(user, origin), Err(Sense::SECURITY_NOT_VALID));
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_not_there_and_a_substitute_that_is_none_are_not_valid() {
+        let pgm = |bytes: &[u8], pip| {
+            let password = Password::Substitute(bytes.to_vec());
+            let security = Security::Pgm { user: "5".into(), password, profile: None };
+            Attach { security, pip, ..same("5") }
+        };
+        let not_utf8 = Some(vec![vec![0xff]]);
+        for attach in [
+            pgm(TOKEN_IN_PIP, None),
+            pgm(TOKEN_IN_PIP, Some(Vec::new())),
+            pgm(TOKEN_IN_PIP, not_utf8),
+            pgm(b"other", Some(vec![b"right".to_vec()])),
+        ] {
+            assert_eq!(ask(attach, Origin::Network), Err(Sense::SECURITY_NOT_VALID));
+        }
+    }
+
+    #[test]
+    fn basic_conversations_and_service_programs_are_not_had_here() {
+        let basic = Attach { conversation_type: ConversationType::Basic, ..same("5") };
+        let origin = Origin::Local { uid: 5, own: 7 };
+        assert_eq!(ask(basic, origin), Err(Sense::CONVERSATION_TYPE_MISMATCH));
+        let tpn = TpName { service: Some(0x30), name: "005".into() };
+        assert_eq!(ask(Attach { tpn, ..same("5") }, origin), Err(Sense::TPN_NOT_RECOGNIZED));
+    }
 }

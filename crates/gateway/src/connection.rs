@@ -53,7 +53,10 @@ async fn read_attach(wire: &mut impl Wire, session: &mut HalfSession) -> io::Res
 
 enum Asked {
     Joined(Joined),
-    Refused { sense: Sense, why: String },
+    Refused {
+        sense: Sense,
+        why: String,
+    },
     /// The user vanished or broke the protocol meanwhile.
     Gone,
 }
@@ -112,9 +115,19 @@ async fn until_gone(wire: &mut impl Wire, session: &mut HalfSession) {
 async fn finish(wire: &mut impl Wire, last: Vec<u8>, linger: Duration) {
     let _ = timeout(linger, async {
         wire.write_all(&last).await?;
-        wire.shutdown().await
+        wire.shutdown().await?;
+        until_closed(wire).await
     })
     .await;
+}
+
+/// Throws away what a user sends who has not learnt of the end: closing with
+/// bytes unread would reset the connection and might take the last word with
+/// it.
+async fn until_closed(wire: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    let mut buffer = vec![0; READ];
+    while wire.read(&mut buffer).await? > 0 {}
+    Ok(())
 }
 
 /// Joins the conversation to the program until both are done.
@@ -130,10 +143,10 @@ async fn converse(gateway: &Gateway, wire: impl Wire, mut session: HalfSession, 
     let mut ended = false;
     while streams.coupling.abend().is_none() {
         if streams.coupling.user_is_done() {
-            streams.close_user(gateway.limits.linger).await;
             if streams.coupling.program_is_done() {
                 break;
             }
+            streams.close_user(gateway.limits.linger).await;
         }
         deadline.look(gateway, &streams.coupling);
         tokio::select! {
@@ -152,6 +165,8 @@ async fn converse(gateway: &Gateway, wire: impl Wire, mut session: HalfSession, 
     if let Some(why) = streams.coupling.abend() {
         program.abend(why);
     }
+    // The machine does not wait for the user's last words.
+    drop(program);
     streams.close_user(gateway.limits.linger).await;
 }
 
@@ -274,7 +289,7 @@ impl<W: Wire> Streams<W> {
 
     /// Sends the user what is left and closes.
     async fn close_user(&mut self, linger: Duration) {
-        let Some((_, mut to_user)) = self.user.take() else { return };
+        let Some((mut from_user, mut to_user)) = self.user.take() else { return };
         if self.coupling.is_cut() {
             return;
         }
@@ -286,7 +301,8 @@ impl<W: Wire> Streams<W> {
                 }
                 self.coupling.user_took(count);
             }
-            to_user.shutdown().await
+            to_user.shutdown().await?;
+            if self.coupling.user_has_ended() { Ok(()) } else { until_closed(&mut from_user).await }
         })
         .await;
     }

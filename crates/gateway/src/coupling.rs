@@ -179,11 +179,7 @@ impl Coupling {
             self.session.state(),
             State::Confirm | State::ConfirmSend | State::ConfirmDeallocate
         );
-        if confirming || self.discards {
-            Waiting::Program
-        } else {
-            Waiting::Nobody
-        }
+        if confirming || self.discards { Waiting::Program } else { Waiting::Nobody }
     }
 
     /// Ends both sides: out of time.
@@ -207,6 +203,12 @@ impl Coupling {
     /// to be sent, and the connection closed.
     pub fn user_is_done(&self) -> bool {
         self.cut || self.session.is_over() || self.session.is_finished()
+    }
+
+    /// True if the user ended the conversation, or vanished: nothing more can
+    /// come.
+    pub fn user_has_ended(&self) -> bool {
+        self.session.is_over()
     }
 
     /// True if the connection is to be closed without another byte.
@@ -236,9 +238,7 @@ impl Coupling {
                 let taken = self.input.is_empty() && self.flushed;
                 (taken || self.session.is_over()) && self.verb(HalfSession::confirmed)
             }
-            State::ConfirmDeallocate if self.session.is_over() => {
-                self.verb(HalfSession::confirmed)
-            }
+            State::ConfirmDeallocate if self.session.is_over() => self.verb(HalfSession::confirmed),
             State::ConfirmDeallocate => self.end_as_program(),
             State::Reset => false,
         }
@@ -346,10 +346,7 @@ impl Coupling {
         self.verb(HalfSession::flush)
     }
 
-    fn verb(
-        &mut self,
-        issue: impl FnOnce(&mut HalfSession) -> Result<Outcome, VerbError>,
-    ) -> bool {
+    fn verb(&mut self, issue: impl FnOnce(&mut HalfSession) -> Result<Outcome, VerbError>) -> bool {
         match issue(&mut self.session) {
             Ok(Outcome::Complete(ReturnCode::Ok)) => true,
             Ok(Outcome::Complete(code)) => {

@@ -181,9 +181,9 @@ impl Running {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let socket = unix.as_ref().map(|(path, _)| path.clone());
         let unix = match unix {
-            Some((path, mode)) => Some(
-                listen_unix(&path, mode).map_err(|source| StartError::Unix { path, source })?,
-            ),
+            Some((path, mode)) => {
+                Some(listen_unix(&path, mode).map_err(|source| StartError::Unix { path, source })?)
+            }
             None => None,
         };
         let (stop, stopped) = oneshot::channel();

@@ -164,7 +164,9 @@ impl std::fmt::Debug for Joined {
 #[async_trait]
 pub trait Conversation: Send {
     /// Waits until the program has ended and says how. It may be dropped and
-    /// asked again; once it has answered it is not asked again.
+    /// asked again; once it has answered it is not asked again, and the machine
+    /// need not wait for this value to be dropped, only for its output to be
+    /// read to the end.
     async fn ended(&mut self) -> Ending;
 
     /// Ends the conversation now, in disorder. Must not block.

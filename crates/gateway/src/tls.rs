@@ -51,8 +51,7 @@ pub fn load(certificate: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>,
     if chain.is_empty() {
         return Err(pem(certificate, "certificate"));
     }
-    let key =
-        PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| pem(key, "private key"))?;
+    let key = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| pem(key, "private key"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?

@@ -132,3 +132,8 @@ fn one_connection_too_many_is_closed() {
     assert_eq!(refused(&host.request("echo")).0, ReturnCode::ResourceFailureRetry);
     first.confirm().unwrap();
 }
+
+#[test]
+fn both_ends_know_how_much_goes_into_a_turn() {
+    assert_eq!(gateway::coupling::TURN, lu62::TURN);
+}

@@ -218,3 +218,20 @@ fn sixty_four_users_at_once() {
         }
     });
 }
+
+/// The example of the `lu62` crate's documentation, but for the socket and the
+/// program.
+#[test]
+fn the_example_of_the_documentation() {
+    let host = host(limits());
+    let mut mail = host.request("echo").allocate().unwrap();
+    mail.send_data(b"list\n").unwrap();
+    let Incoming::Data(data) = mail.receive().unwrap() else { panic!() };
+    assert_eq!(data.bytes, b"list\n");
+    mail.request_to_send().unwrap();
+    while mail.state() == State::Receive {
+        mail.receive().unwrap();
+    }
+    mail.deallocate().unwrap();
+    assert_eq!(mail.state(), State::Reset);
+}

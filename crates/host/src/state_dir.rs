@@ -3,6 +3,7 @@
 //! ```text
 //! lock                 locked by the host as long as it lives; its process id
 //! control.sock         clients (mode 0600)
+//! lu62.sock            users of service pools
 //! host.log             what a detached host says
 //! journal              partitions and commands in flight
 //! storage.sock         the keeper of main storage
@@ -106,6 +107,12 @@ impl StateDir {
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {
         self.0.join("control.sock")
+    }
+
+    /// The gateway's socket, for users of service pools.
+    #[must_use]
+    pub fn gateway_socket(&self) -> PathBuf {
+        self.0.join("lu62.sock")
     }
 
     /// What a detached host says.

@@ -273,7 +273,9 @@ impl Conversation {
 
     /// Reads what is there.
     fn look(&mut self) -> Result<(), CallError> {
-        while !self.session.is_over() && matches!(self.transport.wait(Some(Duration::ZERO)), Ok(true)) {
+        while !self.session.is_over()
+            && matches!(self.transport.wait(Some(Duration::ZERO)), Ok(true))
+        {
             self.pull(Some(Duration::ZERO))?;
         }
         Ok(())

@@ -11,6 +11,10 @@
 //! asks for it. Send no more than [`TURN`] bytes before receiving, unless the
 //! program is known to read all its input before it writes.
 //!
+//! [`Conversation::join`] joins descriptors and knows these rules.
+//!
+//! The test `the_example_of_the_documentation` in `crates/gateway` runs this:
+//!
 //! ```no_run
 //! use lu62::{Incoming, Partner, Request};
 //!
@@ -32,6 +36,7 @@
 
 mod call;
 mod error;
+mod join;
 mod request;
 mod transport;
 
@@ -40,6 +45,7 @@ pub use conversation::ReturnCode;
 pub use conversation::fmh5::SyncLevel;
 pub use conversation::half_session::{Abend, Confirmation, Data, MAX_SEND, Origin, State, Status};
 pub use error::{CallError, ConnectError};
+pub use join::JoinError;
 pub use request::Request;
 pub use transport::Partner;
 

@@ -5,7 +5,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use gateway::{
@@ -141,12 +140,12 @@ async fn run(
         }
         "stays" => {
             let _ = tokio::io::copy(&mut read, &mut tokio::io::sink()).await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         "deaf" => {
             // Holds its ends open.
             let _both = (read, write);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         _ => {
             tokio::io::copy(&mut read, &mut write).await.ok()?;
@@ -164,7 +163,7 @@ pub(crate) struct Host {
 
 /// Bounds that a test meets only where it means to.
 pub(crate) fn limits() -> Limits {
-    Limits { linger: Duration::from_millis(200), ..Limits::default() }
+    Limits::default()
 }
 
 pub(crate) fn host(limits: Limits) -> Host {
