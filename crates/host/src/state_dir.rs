@@ -157,12 +157,6 @@ impl StateDir {
         self.0.join("disks").join(format!("{name}.overlay"))
     }
 
-    /// The gateway's local socket.
-    #[must_use]
-    pub fn gateway_socket(&self) -> PathBuf {
-        self.0.join("lu62.sock")
-    }
-
     /// Users with their password hashes.
     #[must_use]
     pub fn users(&self) -> PathBuf {

@@ -196,9 +196,13 @@ impl Agent {
         let peer = {
             let mut state = lock(&self.state);
             if last {
+                // Before its client hears of the end and gives the stream up,
+                // which would be waited for in vain.
                 state.closing.remove(&stream);
+                state.peers.remove(&stream)
+            } else {
+                state.peers.get(&stream).cloned()
             }
-            state.peers.get(&stream).cloned()
         };
         // Frames may have crossed the end of their stream.
         let Some(peer) = peer else { return };
@@ -211,7 +215,6 @@ impl Agent {
             Ok(heard) => {
                 if last {
                     peer.end();
-                    self.forget(stream);
                 }
                 if let Some(credit) = heard.credit {
                     self.say(stream, &Message::Credit(credit));
