@@ -282,9 +282,11 @@ fn guest_pool_machines_are_rebuilt_when_they_die_and_differ_where_they_must() {
     let worker = processes(&format!("berth: {name}"), &host.path("state"));
     support::kill(&worker[0]);
     let deadline = Instant::now() + Duration::from_secs(60);
-    while processes(&format!("berth: {name}"), &host.path("state")).first() == worker.first()
-        || members(&host).iter().any(|member| member["state"] != "free")
-    {
+    let other = || {
+        let now = processes(&format!("berth: {name}"), &host.path("state"));
+        now.first().is_some_and(|now| *now != worker[0])
+    };
+    while !other() || members(&host).iter().any(|member| member["state"] != "free") {
         assert!(Instant::now() < deadline, "{:?}", members(&host));
         std::thread::sleep(Duration::from_millis(20));
     }
