@@ -82,6 +82,11 @@ impl Shared {
         self.lines.fetch_and(LINE_EXTERNAL, SeqCst)
     }
 
+    /// Forgets the lines: whoever holds one says anew how it stands.
+    pub(crate) fn forget_lines(&self) {
+        self.lines.store(0, SeqCst);
+    }
+
     /// The fences asked for, and the ticket that is done once they are.
     pub(crate) fn take_fences(&self) -> (FenceRequests, u64) {
         let mut fences = lock(&self.fences);

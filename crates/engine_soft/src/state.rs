@@ -39,6 +39,8 @@ impl SoftVcpu {
     /// stands.
     pub fn restore(&mut self, state: &SoftState, clock: Clock) {
         let _ = self.serve();
+        // A level that stays as it was would be no news to this vCPU.
+        self.shared.forget_lines();
         self.cpu.x = [0; 256];
         self.cpu.x[..32].copy_from_slice(&state.x);
         self.cpu.f = state.f;
@@ -64,5 +66,54 @@ impl SoftVcpu {
     pub fn set_clock(&mut self, clock: Clock) {
         self.config.clock = clock;
         self.cpu.clock = clock;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::{Interrupt, Vcpu};
+    use main_storage::StorageRange;
+    use storage_window::{Backing, MainStorage, StorageWindow};
+
+    use super::*;
+    use crate::vcpu::SoftConfig;
+
+    /// Supervisor external interrupt pending.
+    const SEIP: u64 = 1 << 9;
+
+    fn vcpu() -> SoftVcpu {
+        let main = MainStorage::create(1 << 20, Backing::Memfd).unwrap();
+        let range = StorageRange::new(0, 1 << 20).unwrap();
+        let (storage, keys) = (main.storage_fd(), main.keys_fd());
+        let window = StorageWindow::map(storage, keys, range, 0x8000_0000, 1 << 20).unwrap();
+        SoftVcpu::new(0, window, SoftConfig::default())
+    }
+
+    #[test]
+    fn an_interrupt_line_that_was_high_before_is_seen_after() {
+        let mut vcpu = vcpu();
+        let handle = vcpu.handle();
+        handle.set_interrupt(Interrupt::External, true);
+        let state = vcpu.save();
+        vcpu.restore(&state, Clock::at(7));
+        // As the interrupt controller says it when it is restored, too: a guest
+        // that was put back in place waited for its devices for ever.
+        handle.set_interrupt(Interrupt::External, true);
+        let _ = vcpu.serve();
+        assert_ne!(vcpu.cpu.csrs.pending() & SEIP, 0);
+    }
+
+    #[test]
+    fn another_vcpu_goes_on_where_this_one_was() {
+        let (mut one, mut other) = (vcpu(), vcpu());
+        one.cpu.x[5] = 42;
+        one.cpu.f[31] = 43;
+        one.cpu.go((Privilege::User, 0x8000_1000));
+        let text = serde_json::to_string(&one.save()).unwrap();
+        other.cpu.x[6] = 1;
+        other.restore(&serde_json::from_str(&text).unwrap(), Clock::at(1 << 40));
+        assert_eq!((other.cpu.x[5], other.cpu.x[6], other.cpu.f[31]), (42, 0, 43));
+        assert_eq!((other.cpu.privilege(), other.cpu.pc), (Privilege::User, 0x8000_1000));
+        assert!(other.ticks() >= 1 << 40);
     }
 }

@@ -54,7 +54,7 @@ pub struct SoftConfig {
 pub struct SoftVcpu {
     pub(crate) cpu: Box<Cpu>,
     pub(crate) code: CodeCache,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) config: SoftConfig,
     hart_id: u64,
     /// `pc` and instructions retired at the last trap whose handler is what

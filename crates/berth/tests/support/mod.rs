@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "not every test binary uses all of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
+pub mod pool;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
@@ -20,8 +22,16 @@ pub struct Host {
 impl Host {
     /// Writes `host_file` and brings the host up; its agents are ready.
     pub fn up(host_file: &str) -> Self {
+        Self::up_with(host_file, &[])
+    }
+
+    /// The same with files beside the host file.
+    pub fn up_with(host_file: &str, files: &[(&str, &str)]) -> Self {
         let directory = tempfile::Builder::new().prefix("berth-test-").tempdir().unwrap();
         std::fs::write(directory.path().join("berth.toml"), host_file).unwrap();
+        for (name, content) in files {
+            std::fs::write(directory.path().join(name), content).unwrap();
+        }
         let host = Self { directory };
         let up = host.run(&["up", "--detach", "-f", host.path("berth.toml").to_str().unwrap()]);
         assert!(up.status.success(), "berth up: {}", String::from_utf8_lossy(&up.stderr));

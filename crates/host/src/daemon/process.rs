@@ -26,6 +26,8 @@ pub(super) struct Process {
     pub(super) link: Link,
     pid: u32,
     ready: AtomicBool,
+    /// Begun as a copy of a captured machine.
+    copy: bool,
     body: Body,
     /// Who waits for reports of a relocation.
     mover: Mutex<Option<Sender<Report>>>,
@@ -75,6 +77,7 @@ impl Process {
             link,
             pid: pid.as_raw_nonzero().get().unsigned_abs(),
             ready: AtomicBool::new(introduction.ready),
+            copy: false,
             body: Body::Adopted(opened?),
             mover: Mutex::default(),
             builder: Mutex::default(),
@@ -90,7 +93,7 @@ impl Process {
         config: WorkerConfig,
         files: &[BorrowedFd<'_>],
     ) -> io::Result<Self> {
-        let socket = dir.worker_socket(name);
+        let (socket, copy) = (dir.worker_socket(name), config.copy);
         let listener = link::listen(&socket)?;
         let log = File::create(dir.worker_log(name))?;
         // The same program, even if its file was replaced meanwhile.
@@ -112,6 +115,7 @@ impl Process {
             link,
             pid,
             ready: AtomicBool::new(false),
+            copy,
             body: Body::Child(Mutex::new(child)),
             mover: Mutex::default(),
             builder: Mutex::default(),
@@ -125,6 +129,11 @@ impl Process {
     /// Whether the guest serves commands.
     pub(super) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
+    }
+
+    /// Whether it began as a copy of a captured machine.
+    pub(super) fn is_copy(&self) -> bool {
+        self.copy
     }
 
     pub(super) fn set_ready(&self, ready: bool) {

@@ -6,6 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use main_storage::PartitionName;
+
 use super::Shared;
 use super::board::{CommandError, Run};
 use super::process::Process;
@@ -175,15 +177,18 @@ fn wait_up(shared: &Shared, client: &UnixStream) -> Result<Reply, CommandError> 
     let started = Instant::now();
     let mut waiting = shared.board().awaited.clone();
     let mut failed = None;
+    let pool = |name: &PartitionName| shared.config.file.pool_of(name).is_some();
     while !waiting.is_empty() && failed.is_none() {
         let settled = shared.wait_for(deadline, |board| {
             waiting.iter().enumerate().find_map(|(index, name)| {
                 let partition = board.partitions.get(name)?;
                 match &partition.run {
+                    // A machine of a pool boots only to be captured.
+                    Run::Running(process) if pool(name) && !process.is_copy() => None,
                     Run::Running(process) => process.is_ready().then_some((index, None)),
                     Run::Failed => Some((index, Some(partition.running().err()?))),
                     // Not started yet, or started and ended by itself.
-                    Run::Stopped if partition.reason.is_none() => None,
+                    Run::Stopped if partition.reason.is_none() || pool(name) => None,
                     Run::Stopped => Some((index, Some(partition.running().err()?))),
                 }
             })

@@ -4,11 +4,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use main_storage::PartitionName;
-use service_pool::MemberId;
+use service_pool::{MemberId, PoolName};
 
 use super::Input;
 use crate::daemon::Shared;
-use crate::daemon::board::CommandError;
+use crate::daemon::board::{CommandError, Run};
 use crate::host_file::PoolSpec;
 
 /// How long a command that is under way on a machine may take.
@@ -22,6 +22,23 @@ impl Shared {
         let pools = self.config.file.pools.iter();
         let ready = pools.flat_map(|pool| pool.members().take(usize::from(pool.config.min)));
         self.board().awaited.extend(ready.filter_map(|member| name_of(&member).ok()));
+    }
+
+    /// Says of a pool's machines that do not run why there are none.
+    pub(super) fn fail_pool(&self, pool: &PoolName, why: &str) {
+        let members = self.config.file.pools.iter().filter(|spec| spec.config.name == *pool);
+        let names = members.flat_map(PoolSpec::members).filter_map(|member| name_of(&member).ok());
+        let mut board = self.board();
+        for name in names {
+            match board.partitions.get_mut(&name) {
+                Some(partition) if partition.process().is_none() => {
+                    (partition.run, partition.reason) = (Run::Failed, Some(why.to_owned()));
+                }
+                _ => {}
+            }
+        }
+        drop(board);
+        self.changed.notify_all();
     }
 
     /// The pool that a machine is of.

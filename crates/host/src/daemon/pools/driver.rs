@@ -282,6 +282,7 @@ impl Driver {
                 Action::Destroy(member) => self.shared.destroy_later(member),
                 Action::RaiseAlarm { pool, failures, why } => {
                     tracing::error!(%pool, failures, why, "the pool builds no more machines");
+                    self.shared.fail_pool(&pool, &why);
                     self.alarms.insert(pool, why);
                 }
                 Action::ClearAlarm(pool) => {
