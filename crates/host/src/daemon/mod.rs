@@ -157,6 +157,8 @@ pub struct Host {
     keeper: Keeper,
     /// What the pools hear.
     inputs: Receiver<Input>,
+    /// Where their users come in, until it is dropped.
+    gateway: Option<gateway::Running>,
     /// What is done with each partition first.
     next: Vec<(PartitionName, Next)>,
     listener: UnixListener,
@@ -287,7 +289,12 @@ impl Host {
             rebuilding: Mutex::default(),
             captures: Mutex::default(),
         });
-        Ok(Self { shared, keeper, next, inputs, listener, stop, _lock: lock })
+        let gateway = if shared.config.file.pools.is_empty() {
+            None
+        } else {
+            Some(pools::gateway::start(&shared).map_err(HostError::Gateway)?)
+        };
+        Ok(Self { shared, keeper, next, inputs, gateway, listener, stop, _lock: lock })
     }
 
     /// Goes on with what was taken over, starts the partitions that start with
@@ -303,13 +310,8 @@ impl Host {
             shared.resume(&name, next);
         }
         shared.await_pools();
-        // Dropped at the end, it takes no more users.
-        let gateway = if shared.config.file.pools.is_empty() {
-            None
-        } else {
-            Some(pools::gateway::start(&shared).map_err(HostError::Gateway)?)
-        };
         let (listener, stop, inputs) = (&self.listener, &self.stop, self.inputs);
+        let gateway = self.gateway.take();
         let result = std::thread::scope(|scope| {
             let keeper = &mut self.keeper;
             scope.spawn(|| pools::run(&shared, inputs));
