@@ -16,10 +16,11 @@ use service_pool::{
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Input, Told};
+use crate::control::MemberPutBack;
 use crate::daemon::Shared;
 use crate::daemon::process::Process;
 use crate::host_file::{PoolSpec, ProgramKind};
-use crate::link::{Order, Program, ProgramEnd, Renewal, Report};
+use crate::link::{Order, Program, ProgramEnd, PutBack, Renewal, Report};
 
 /// How long a machine may take from its assignment to its acceptance.
 const ACCEPT: Duration = Duration::from_secs(15);
@@ -44,6 +45,10 @@ pub(super) struct Driver {
     /// Machines that are put back before they are woken for a conversation.
     waking: BTreeMap<MemberId, ConversationId>,
     pub(super) alarms: BTreeMap<PoolName, String>,
+    /// Machines that are being put back, since when.
+    restoring: BTreeMap<MemberId, Instant>,
+    /// What it took the last time.
+    pub(super) put_back: BTreeMap<MemberId, MemberPutBack>,
 }
 
 /// A claim, from its beginning to its end.
@@ -78,6 +83,8 @@ impl Driver {
             visited: BTreeSet::new(),
             waking: BTreeMap::new(),
             alarms: BTreeMap::new(),
+            restoring: BTreeMap::new(),
+            put_back: BTreeMap::new(),
         }
     }
 
@@ -148,6 +155,7 @@ impl Driver {
             Input::Gone { member, why } => {
                 if let Ok(member) = member.as_str().parse::<MemberId>() {
                     self.visited.remove(&member);
+                    self.restoring.remove(&member);
                     self.step(Event::Died { member, why });
                 }
             }
@@ -344,6 +352,7 @@ impl Driver {
 
     fn restore(&mut self, member: MemberId) {
         let wait_ms = u64::try_from(REST.as_millis()).unwrap_or(u64::MAX);
+        self.restoring.insert(member.clone(), Instant::now());
         if !self.give(&member, &Order::Reset { wait_ms }) {
             let why = "its worker cannot be reached".to_owned();
             self.waking.remove(&member);
@@ -364,6 +373,7 @@ impl Driver {
         match report {
             Report::Parked(done) => {
                 tracing::debug!(%member, ?done, "as it was captured");
+                self.note_put_back(&member, done);
                 match self.waking.get(&member).copied() {
                     Some(id) => self.wake(&member, id),
                     None => self.step(Event::Restored(member)),
@@ -371,6 +381,7 @@ impl Driver {
             }
             Report::Broken { reason } => {
                 tracing::error!(%member, reason, "a machine cannot be put back");
+                self.restoring.remove(&member);
                 if let Some(id) = self.waking.remove(&member) {
                     self.end(id, Ending::NotAccepted);
                 }
@@ -399,6 +410,18 @@ impl Driver {
             }
             _ => {}
         }
+    }
+
+    fn note_put_back(&mut self, member: &MemberId, done: PutBack) {
+        // A machine just made is parked too: nobody ordered that.
+        let Some(since) = self.restoring.remove(member) else { return };
+        let times = self.put_back.get(member).map_or(0, |last| last.times);
+        let this = MemberPutBack {
+            bytes: (done.copied + done.cleared) * main_storage::PAGE_SIZE,
+            micros: u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX),
+            times: times + 1,
+        };
+        self.put_back.insert(member.clone(), this);
     }
 
     /// The machine differs from its like: now the program may run.
