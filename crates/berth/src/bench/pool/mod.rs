@@ -25,6 +25,20 @@ const MACHINE_MIB: u64 = 128;
 /// The pool, and the partition beside it.
 const POOL: &str = "bench";
 const COLD: &str = "cold";
+/// Initialised when the pool is made: it answers on the socket it was passed.
+const ECHO: &str = r#"import os, socket
+waiting = socket.socket(fileno=3)
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+    notify.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+while True:
+    conversation, _ = waiting.accept()
+    with conversation:
+        try:
+            while piece := conversation.recv(65536):
+                conversation.sendall(piece)
+        except OSError:
+            continue
+"#;
 /// What one conversation writes into a machine's memory.
 const WRITTEN_MIB: u64 = 16;
 /// Conversations one after another in each round, for the first byte.
@@ -71,7 +85,9 @@ pub(crate) fn run(rounds: usize, note: &dyn Fn(&str)) -> Result<Rows, PoolBenchE
         figures.memcpy.push(memcpy.run());
         figures.echo_us.extend(talk::echoes(&partner, CONVERSATIONS)?);
         for _ in 0..CONVERSATIONS {
-            figures.first_byte_us.push(talk::first_byte(&partner)?);
+            figures.first_byte_us.push(talk::first_byte(&partner, "echo")?);
+            machines.await_free(MACHINES)?;
+            figures.started_us.push(talk::first_byte(&partner, "started")?);
             machines.await_free(MACHINES)?;
         }
         figures.resets.push(machines.reset_after(|| talk::write(&partner))?);
@@ -93,17 +109,22 @@ size = "{total}M"
 [[partition]]
 name = "{COLD}"
 size = "{MACHINE_MIB}M"
-image = "minimal"
+image = "python"
 
 [[pool]]
 name = "{POOL}"
 count = {MACHINES}
 size = "{MACHINE_MIB}M"
-image = "minimal"
+image = "python"
 anybody = true
 
 [[pool.program]]
 tpn = "echo"
+service = ["/usr/bin/python3", "-c", '''
+{ECHO}''']
+
+[[pool.program]]
+tpn = "started"
 run = ["/bin/cat"]
 
 [[pool.program]]
@@ -118,13 +139,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_host_file_has_room_for_all_and_both_programs() {
+    fn the_host_file_has_room_for_all_and_the_programs() {
         let file: toml::Value = toml::from_str(&host_file()).unwrap();
         assert_eq!(file["main_storage"]["size"].as_str(), Some("2048M"));
         let pool = &file["pool"][0];
         assert_eq!(pool["count"].as_integer(), Some(15));
         let programs: Vec<_> =
             pool["program"].as_array().unwrap().iter().map(|one| one["tpn"].as_str()).collect();
-        assert_eq!(programs, [Some("echo"), Some("write")]);
+        assert_eq!(programs, [Some("echo"), Some("started"), Some("write")]);
     }
 }

@@ -10,6 +10,8 @@ use crate::bench::Row;
 pub(super) struct Figures {
     /// Some in each round.
     pub(super) first_byte_us: Vec<f64>,
+    /// The same of a program that is started for each conversation.
+    pub(super) started_us: Vec<f64>,
     /// Some in each round.
     pub(super) echo_us: Vec<f64>,
     pub(super) resets: Vec<MemberPutBack>,
@@ -31,7 +33,7 @@ fn percentile(values: &[f64], percent: usize) -> f64 {
 }
 
 pub(super) fn of(figures: &Figures) -> Vec<Row> {
-    let Figures { first_byte_us, echo_us, resets, .. } = figures;
+    let Figures { first_byte_us, started_us, echo_us, resets, .. } = figures;
     let memcpy = median(figures.memcpy.clone());
     let memcpy_us = |bytes: f64| bytes / memcpy * 1e6;
     let reset_us = median(resets.iter().map(|reset| reset.micros as f64).collect());
@@ -42,6 +44,7 @@ pub(super) fn of(figures: &Figures) -> Vec<Row> {
     vec![
         first_byte("pool.first_byte_p50_us", first_byte_us, echo_us, 50),
         first_byte("pool.first_byte_p99_us", first_byte_us, echo_us, 99),
+        first_byte("pool.first_byte_started_p50_us", started_us, echo_us, 50),
         beside("pool.reset_us", reset_us, memcpy_us(reset_bytes)),
         beside("pool.member_copy_us", member_us, boot_us),
         beside("pool.member_copy_vs_memcpy", member_us, copied_us),
@@ -84,6 +87,7 @@ mod tests {
         let reset = |micros| MemberPutBack { bytes: 1 << 20, micros, times: 1 };
         let figures = Figures {
             first_byte_us: vec![4000.0; 100],
+            started_us: vec![50_000.0; 100],
             echo_us: vec![500.0; 100],
             resets: vec![reset(4000), reset(2000), reset(3000)],
             member_us: vec![40_000.0],
@@ -95,6 +99,7 @@ mod tests {
         let rows = of(&figures);
         let row = |name: &str| rows.iter().find(|row| row.name == name).unwrap();
         assert_eq!(row("pool.first_byte_p50_us").ratio, Some(8.0));
+        assert_eq!(row("pool.first_byte_started_p50_us").ratio, Some(100.0));
         assert_eq!(row("pool.reset_us").ratio, Some(3.0), "3 ms to the 1 ms of memcpy");
         assert_eq!(row("pool.member_copy_us").ratio, Some(0.025), "below 1 is faster than a boot");
         assert_eq!(row("pool.member_copy_vs_memcpy").reference, Some(10_000.0));

@@ -18,10 +18,9 @@ fn request(partner: &Partner, program: &str, user: &str) -> Request {
     request
 }
 
-/// From the start of ALLOCATE to the first data from the program, which is
-/// started for the conversation; microseconds.
-pub(super) fn first_byte(partner: &Partner) -> Result<f64, PoolBenchError> {
-    let request = request(partner, "echo", "bench");
+/// From the start of ALLOCATE to the first data from the program; microseconds.
+pub(super) fn first_byte(partner: &Partner, program: &str) -> Result<f64, PoolBenchError> {
+    let request = request(partner, program, "bench");
     let started = Instant::now();
     let mut conversation = request.allocate()?;
     conversation.send_data(LINE)?;

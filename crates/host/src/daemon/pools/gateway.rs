@@ -22,6 +22,9 @@ use crate::in_full;
 /// Proofs of password at once: each takes 19 MiB and some of a CPU.
 const PROOFS: usize = 4;
 
+/// Machines that a claim may be given until one accepts.
+const ATTEMPTS: usize = 3;
+
 /// Starts the gateway.
 pub(in crate::daemon) fn start(shared: &Arc<Shared>) -> Result<Running, String> {
     let spec = shared.config.file.gateway.clone();
@@ -193,12 +196,31 @@ impl Service for Claims {
         if !arguments.is_empty() && !self.takes_arguments(pool.as_ref(), &tpn) {
             return Err(Refusal::PipNotAllowed);
         }
+        let request = Request { user, groups, tpn, pool };
+        for _ in 1..ATTEMPTS {
+            // Its machine died, or could not be made ready: another one may do.
+            if let Some(joined) = self.claim(&request, &arguments).await? {
+                return Ok(joined);
+            }
+        }
+        let again = || Refusal::Retry("the machine did not accept; try again".to_owned());
+        self.claim(&request, &arguments).await?.ok_or_else(again)
+    }
+}
+
+impl Claims {
+    /// A machine that accepted; none if one was given that did not.
+    async fn claim(
+        &self,
+        request: &Request,
+        arguments: &[String],
+    ) -> Result<Option<Joined>, Refusal> {
         let socket = |error| Refusal::Retry(format!("the host has no socket to spare: {error}"));
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(socket)?;
         ours.set_nonblocking(true).map_err(socket)?;
         let ours = UnixStream::from_std(ours).map_err(socket)?;
         let (told, mut hear) = unbounded_channel();
-        let request = Request { user, groups, tpn, pool };
+        let (request, arguments) = (request.clone(), arguments.to_vec());
         self.pools.tell(Input::Allocate { request, arguments, connection: theirs, told });
         let ending = || Refusal::Retry("the host is ending".to_owned());
         let Some(Told::Claimed(id)) = hear.recv().await else { return Err(ending()) };
@@ -209,7 +231,8 @@ impl Service for Claims {
                 tracing::debug!(conversation = %id, member, "accepted");
                 let (output, input) = ours.into_split();
                 let program = Box::new(Program { claim, hear });
-                Ok(Joined { input: Box::new(input), output: Box::new(output), program })
+                let (input, output) = (Box::new(input), Box::new(output));
+                Ok(Some(Joined { input, output, program }))
             }
             Some(Told::Refused(refusal)) => {
                 claim.over = true;
@@ -217,7 +240,7 @@ impl Service for Claims {
             }
             Some(Told::Ended { .. }) => {
                 claim.over = true;
-                Err(Refusal::Retry("the machine did not accept; try again".to_owned()))
+                Ok(None)
             }
             Some(Told::Claimed(_)) | None => Err(ending()),
         }
