@@ -538,8 +538,8 @@ pub(crate) enum BenchCommand {
     /// Conversations with machines of a pool
     ///
     /// Starts a host of its own with a pool of machines of 128M and allocates,
-    /// resets and makes them. Takes about a minute and 3G of main storage, of
-    /// which less is used. docs/benchmarks.md says what each row means.
+    /// resets and makes them. Takes about a minute and 2G of main storage.
+    /// docs/benchmarks.md says what each row means.
     #[command(after_help = "Example:\n  berth bench pool --rounds 9")]
     Pool {
         /// How often; 40 conversations one after another in each
