@@ -51,11 +51,11 @@ impl Machines<'_> {
             let member = pool.members.iter().find(|member| member.name == name);
             member.and_then(|member| member.put_back).map_or(0, |last| last.times)
         };
-        let newer = after.members.iter().filter_map(|member| {
+        let mut newer = after.members.iter().filter_map(|member| {
             member.put_back.filter(|last| last.times > times(&before, &member.name))
         });
         let last = format!("{after:?}");
-        newer.last().ok_or(PoolBenchError::InVain { what: "a machine to be put back", last })
+        newer.next().ok_or(PoolBenchError::InVain { what: "a machine to be put back", last })
     }
 
     /// From the order for one machine more until it is free; microseconds.

@@ -101,7 +101,9 @@ pub(crate) fn run(rounds: usize, note: &dyn Fn(&str)) -> Result<Rows, PoolBenchE
 
 fn host_file() -> String {
     let total = (u64::from(MACHINES) + 1) * MACHINE_MIB;
-    let write = format!("dd if=/dev/zero of=/run/written bs=1M count={WRITTEN_MIB} 2>&1");
+    // Then it waits for the end of its input: it is the user who deallocates.
+    let write =
+        format!("dd if=/dev/zero of=/run/written bs=1M count={WRITTEN_MIB} 2>&1; cat > /dev/null");
     format!(
         r#"[main_storage]
 size = "{total}M"
