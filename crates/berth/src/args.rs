@@ -535,6 +535,17 @@ pub(crate) enum BenchCommand {
         #[arg(long)]
         no_guests: bool,
     },
+    /// Conversations with machines of a pool
+    ///
+    /// Starts a host of its own with a pool of machines of 128M and allocates,
+    /// resets and makes them. Takes about a minute and 2G of main storage.
+    /// docs/benchmarks.md says what each row means.
+    #[command(after_help = "Example:\n  berth bench pool --rounds 9")]
+    Pool {
+        /// How often; 40 conversations one after another in each
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+    },
     /// The same guest programs in Berth and in QEMU
     ///
     /// Needs qemu-system-riscv64 for the reference (Debian: qemu-system-misc).

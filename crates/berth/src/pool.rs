@@ -106,6 +106,7 @@ mod tests {
             user: user.map(str::to_owned),
             conversation: user.map(|_| "c-1".to_owned()),
             since: 1000,
+            put_back: None,
         };
         let members = vec![member("serve-00", Some("alice")), member("serve-01", None)];
         let name = "serve".to_owned();

@@ -164,6 +164,19 @@ pub struct PoolMember {
     pub conversation: Option<String>,
     /// Since when it is in this state, in seconds since 1970.
     pub since: u64,
+    /// What the last putting back took.
+    pub put_back: Option<MemberPutBack>,
+}
+
+/// What it took to make a machine of a pool again what was captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberPutBack {
+    /// Bytes that were put back, those that are zero again included.
+    pub bytes: u64,
+    /// Microseconds from the host's order to the worker's report.
+    pub micros: u64,
+    /// How often it was put back since the host started, this time included.
+    pub times: u64,
 }
 
 /// A partition to be made.

@@ -3,6 +3,7 @@
 
 mod cpu;
 mod moves;
+mod pool;
 mod transcript;
 
 use serde::Serialize;
@@ -17,6 +18,8 @@ pub(crate) enum Failed {
     #[error(transparent)]
     Move(#[from] moves::MoveBenchError),
     #[error(transparent)]
+    Pool(#[from] pool::PoolBenchError),
+    #[error(transparent)]
     Cpu(#[from] cpu::CpuBenchError),
 }
 
@@ -27,6 +30,9 @@ pub(crate) fn bench(global: &Global, command: &BenchCommand) -> Result<(), Failu
         BenchCommand::Move { rounds, no_guests } => {
             let guest = if *no_guests { None } else { Some(moving_guest()?) };
             moves::run(*rounds as usize, guest.as_ref(), &note).map_err(Failed::from)?
+        }
+        BenchCommand::Pool { rounds } => {
+            pool::run(*rounds as usize, &note).map_err(Failed::from)?
         }
         BenchCommand::Cpu { interpret } => {
             cpu::run(&guest(!interpret)?, &note).map_err(Failed::from)?

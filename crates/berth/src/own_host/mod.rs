@@ -60,6 +60,11 @@ impl OwnHost {
         self.directory.path().join("state")
     }
 
+    /// Where its files are.
+    pub(crate) fn state_dir(&self) -> Result<StateDir, OwnHostError> {
+        Ok(StateDir::choose(Some(self.state()))?)
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--state-dir").arg(self.state()).args(arguments);
@@ -96,7 +101,7 @@ impl OwnHost {
 
     /// The host's answer to a request.
     pub(crate) fn request(&self, request: &Request) -> Result<Reply, OwnHostError> {
-        let dir = StateDir::choose(Some(self.state()))?;
+        let dir = self.state_dir()?;
         Ok(Client::request(&dir, request)?.answer(|_| {})?)
     }
 

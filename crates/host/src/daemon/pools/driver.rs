@@ -16,10 +16,11 @@ use service_pool::{
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Input, Told};
+use crate::control::MemberPutBack;
 use crate::daemon::Shared;
 use crate::daemon::process::Process;
 use crate::host_file::{PoolSpec, ProgramKind};
-use crate::link::{Order, Program, ProgramEnd, Renewal, Report};
+use crate::link::{Order, Program, ProgramEnd, PutBack, Renewal, Report};
 
 /// How long a machine may take from its assignment to its acceptance.
 const ACCEPT: Duration = Duration::from_secs(15);
@@ -45,9 +46,11 @@ pub(super) struct Driver {
     pub(super) visited: BTreeSet<MemberId>,
     /// Machines that are put back before they are woken for a conversation.
     waking: BTreeMap<MemberId, ConversationId>,
-    /// Machines that are being put back, and until when.
+    /// Machines that are being put back, and since when.
     restoring: BTreeMap<MemberId, Instant>,
     pub(super) alarms: BTreeMap<PoolName, String>,
+    /// What it took the last time.
+    pub(super) put_back: BTreeMap<MemberId, MemberPutBack>,
 }
 
 /// A claim, from its beginning to its end.
@@ -83,6 +86,7 @@ impl Driver {
             waking: BTreeMap::new(),
             restoring: BTreeMap::new(),
             alarms: BTreeMap::new(),
+            put_back: BTreeMap::new(),
         }
     }
 
@@ -112,7 +116,7 @@ impl Driver {
     fn patience(&self) -> Duration {
         let manager = self.manager.deadline().map(|at| at.saturating_sub(self.now()));
         let deadlines = self.conversations.values().filter_map(|one| one.deadline);
-        let deadlines = deadlines.chain(self.restoring.values().copied());
+        let deadlines = deadlines.chain(self.restoring.values().map(|since| *since + RESTORE));
         let own = deadlines.min().map(|at| at.saturating_duration_since(Instant::now()));
         manager.into_iter().chain(own).min().unwrap_or(HOUR).min(HOUR)
     }
@@ -126,7 +130,7 @@ impl Driver {
         for id in late {
             self.end(id, Ending::Deadline);
         }
-        let late = self.restoring.iter().filter(|(_, at)| **at <= now);
+        let late = self.restoring.iter().filter(|(_, since)| **since + RESTORE <= now);
         let late: Vec<_> = late.map(|(member, _)| member.clone()).collect();
         for member in late {
             self.broken(member, format!("it took over {} s", RESTORE.as_secs()));
@@ -359,10 +363,11 @@ impl Driver {
 
     fn restore(&mut self, member: MemberId) {
         let wait_ms = u64::try_from(REST.as_millis()).unwrap_or(u64::MAX);
+        let since = Instant::now();
         if !self.give(&member, &Order::Reset { wait_ms }) {
             return self.broken(member, "its worker cannot be reached".to_owned());
         }
-        self.restoring.insert(member, Instant::now() + RESTORE);
+        self.restoring.insert(member, since);
     }
 
     /// A machine cannot be put back: nobody may use it before it is made anew.
@@ -388,7 +393,7 @@ impl Driver {
         match report {
             Report::Parked(done) => {
                 tracing::debug!(%member, ?done, "as it was captured");
-                self.restoring.remove(&member);
+                self.note_put_back(&member, done);
                 match self.waking.get(&member).copied() {
                     Some(id) => self.wake(&member, id),
                     None => self.step(Event::Restored(member)),
@@ -420,6 +425,18 @@ impl Driver {
             }
             _ => {}
         }
+    }
+
+    fn note_put_back(&mut self, member: &MemberId, done: PutBack) {
+        // A machine just made is parked too: nobody ordered that.
+        let Some(since) = self.restoring.remove(member) else { return };
+        let times = self.put_back.get(member).map_or(0, |last| last.times);
+        let this = MemberPutBack {
+            bytes: (done.copied + done.cleared) * main_storage::PAGE_SIZE,
+            micros: u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX),
+            times: times + 1,
+        };
+        self.put_back.insert(member.clone(), this);
     }
 
     /// The machine differs from its like: now the program may run.

@@ -24,6 +24,7 @@ impl Driver {
                     user: member.user.map(|user| user.to_string()),
                     conversation: member.conversation.map(|id| id.to_string()),
                     since: self.wall_clock(member.since),
+                    put_back: self.put_back.get(&member.member).copied(),
                 })
                 .collect(),
         });
