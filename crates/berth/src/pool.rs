@@ -68,7 +68,10 @@ fn table(pool: &PoolStatus, now: u64) -> String {
         "MACHINE", "STATE", "PROGRAM", "USER", "CONVERSATION", "SINCE"
     );
     for member in &pool.members {
-        let PoolMember { name, state, tpn, user, conversation, .. } = member;
+        let PoolMember { name, tpn, user, conversation, .. } = member;
+        // By its administrator, who may still be there.
+        let visited = member.visited && member.state == "free";
+        let state = if visited { "visited" } else { member.state.as_str() };
         let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         let since = Duration::from_secs(now.saturating_sub(member.since));
         let _ = writeln!(

@@ -79,5 +79,10 @@ fn password(file: &Path) -> Result<String, Failure> {
     let text = text.map_err(|error| {
         Failure::Other(format!("the password cannot be read from {}: {error}", file.display()))
     })?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+    let password = text.lines().next().unwrap_or_default();
+    if !password.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let what = "a password has letters, digits and signs of ASCII, without blanks";
+        return Err(Failure::Other(what.to_owned()));
+    }
+    Ok(password.to_owned())
 }

@@ -313,7 +313,8 @@ impl Shared {
     pub(super) fn set_facts(&self, registers: &RegistersState, pending: u64, active: bool) {
         let mut control = self.control();
         control.registers.restore(registers);
-        control.pending = pending;
+        // Somebody may have woken it since; to look in vain does no harm.
+        control.pending |= pending;
         control.active = active;
     }
 

@@ -46,6 +46,8 @@ pub(super) struct Driver {
     pub(super) visited: BTreeSet<MemberId>,
     /// Machines that are put back before they are woken for a conversation.
     waking: BTreeMap<MemberId, ConversationId>,
+    /// Machines that did not accept in time.
+    suspect: BTreeSet<MemberId>,
     /// Machines that are being put back, and since when.
     restoring: BTreeMap<MemberId, Instant>,
     pub(super) alarms: BTreeMap<PoolName, String>,
@@ -85,6 +87,7 @@ impl Driver {
             visited: BTreeSet::new(),
             waking: BTreeMap::new(),
             restoring: BTreeMap::new(),
+            suspect: BTreeSet::new(),
             alarms: BTreeMap::new(),
             put_back: BTreeMap::new(),
         }
@@ -128,7 +131,14 @@ impl Driver {
         let late: Vec<_> =
             self.conversations.iter().filter(|(_, one)| due(one)).map(|(id, _)| *id).collect();
         for id in late {
-            self.end(id, Ending::Deadline);
+            match self.conversations.get(&id) {
+                // Whatever keeps it silent, it is not handed out again.
+                Some(one) if !one.accepted => {
+                    self.suspect.extend(one.member.clone());
+                    self.end(id, Ending::NotAccepted);
+                }
+                _ => self.end(id, Ending::Deadline),
+            }
         }
         let late = self.restoring.iter().filter(|(_, since)| **since + RESTORE <= now);
         let late: Vec<_> = late.map(|(member, _)| member.clone()).collect();
@@ -168,6 +178,8 @@ impl Driver {
                 }
             }
             Input::Built { member, result: Ok(()) } => self.step(Event::Built(member)),
+            // A host that ends builds nothing more.
+            Input::Built { result: Err(_), .. } if self.shared.board().closing => {}
             Input::Built { member, result: Err(why) } => {
                 tracing::error!(%member, why, "a machine could not be built");
                 self.step(Event::BuildFailed { member, why });
@@ -362,6 +374,10 @@ impl Driver {
     }
 
     fn restore(&mut self, member: MemberId) {
+        if self.suspect.remove(&member) {
+            let why = format!("it did not accept within {} s", ACCEPT.as_secs());
+            return self.broken(member, why);
+        }
         let wait_ms = u64::try_from(REST.as_millis()).unwrap_or(u64::MAX);
         let since = Instant::now();
         if !self.give(&member, &Order::Reset { wait_ms }) {
@@ -385,6 +401,10 @@ impl Driver {
         self.waking.remove(&worn.member);
         let Some(one) = self.forget(worn.conversation) else { return };
         self.shared.audit_use(worn, self.started);
+        if !one.words.is_empty() {
+            let (conversation, words) = (worn.conversation, one.words.trim());
+            tracing::info!(%conversation, words, "the program said on standard error");
+        }
         let _ = self.give(&worn.member, &Order::Abend { conversation: one.number });
         let _ = one.told.send(Told::Ended { how: worn.how, words: one.words });
     }
