@@ -67,6 +67,11 @@ pub(crate) enum Command {
     /// Show service pools and their machines, or have a hand on them
     #[command(subcommand)]
     Pool(PoolCommand),
+    /// Keep the users who come in with a password
+    ///
+    /// The host reads the users file anew for each of them.
+    #[command(subcommand)]
+    User(UserCommand),
     /// Make a partition while the host runs
     ///
     /// It lives in the smallest gap that is large enough, or where --origin
@@ -209,6 +214,41 @@ Examples:
   berth exec lpar2 -- uname -a
   berth exec lpar2 --env LANG=C --cwd /tmp -- sh -c 'ls -l; pwd'
   echo 'print(6*7)' | berth exec lpar2 -- python3 -";
+
+/// What can be done with users.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Add a user with a password
+    #[command(
+        after_help = "Examples:\n  berth user add alice --group staff --password-file pw\n  \
+                            openssl rand -hex 16 | tee pw | berth user add ci --password-file -"
+    )]
+    Add {
+        /// The user id
+        name: String,
+        /// A group the user is in; may be given more than once
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+        /// File whose first line is the password; - for standard input
+        #[arg(long, value_name = "FILE")]
+        password_file: PathBuf,
+        /// The users file [default: users.toml in the state directory]
+        #[arg(long, value_name = "FILE")]
+        users: Option<PathBuf>,
+    },
+    /// Give a user another password
+    #[command(after_help = "Example:\n  berth user password alice --password-file -")]
+    Password {
+        /// The user id
+        name: String,
+        /// File whose first line is the password; - for standard input
+        #[arg(long, value_name = "FILE")]
+        password_file: PathBuf,
+        /// The users file [default: users.toml in the state directory]
+        #[arg(long, value_name = "FILE")]
+        users: Option<PathBuf>,
+    },
+}
 
 /// What can be done with pools.
 #[derive(Debug, Subcommand)]

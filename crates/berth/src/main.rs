@@ -17,6 +17,7 @@ mod pool;
 mod storage;
 mod table;
 mod up;
+mod user;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -85,6 +86,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Down => up::down(global)?,
         Command::Status => commands::status(global)?,
         Command::Pool(command) => pool::pool(global, &command)?,
+        Command::User(command) => user::user(global, &command)?,
         Command::Create(args) => commands::create(global, &args)?,
         Command::Delete(args) => commands::delete(global, &args)?,
         Command::Start(args) => commands::start(global, &args)?,

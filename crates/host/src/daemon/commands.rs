@@ -439,6 +439,9 @@ impl Shared {
             Ok(process) => process,
             Err(_) => return Ok(()),
         };
+        // A machine of a pool has nothing to lose, and stands still if nobody uses
+        // it.
+        let now = now || self.config.file.pool_of(name).is_some();
         let limit = if now || !process.is_ready() { Duration::ZERO } else { POWER_OFF };
         let wait_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         if process.give(&Order::PowerOff { wait_ms }, &[]).is_err() {

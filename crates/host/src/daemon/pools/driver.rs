@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use main_storage::PartitionName;
 use service_pool::{
-    Action, ConversationId, ConversationManager, Ending, Event, Group, MemberId, PoolName, Request,
-    Tpn, UserId, Worn,
+    Action, ConversationId, ConversationManager, Ending, Event, Group, MemberId, MemberState,
+    MemberStatus, PoolName, Request, Tpn, UserId, Worn,
 };
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -25,6 +25,8 @@ use crate::link::{Order, Program, ProgramEnd, Renewal, Report};
 const ACCEPT: Duration = Duration::from_secs(15);
 /// How long a machine's devices may take to come to rest before it is put back.
 const REST: Duration = Duration::from_secs(10);
+/// How long putting a machine back may take in all.
+const RESTORE: Duration = Duration::from_secs(30);
 /// Longest time without a look at the clock.
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -43,6 +45,8 @@ pub(super) struct Driver {
     pub(super) visited: BTreeSet<MemberId>,
     /// Machines that are put back before they are woken for a conversation.
     waking: BTreeMap<MemberId, ConversationId>,
+    /// Machines that are being put back, and until when.
+    restoring: BTreeMap<MemberId, Instant>,
     pub(super) alarms: BTreeMap<PoolName, String>,
 }
 
@@ -77,6 +81,7 @@ impl Driver {
             generation: 0,
             visited: BTreeSet::new(),
             waking: BTreeMap::new(),
+            restoring: BTreeMap::new(),
             alarms: BTreeMap::new(),
         }
     }
@@ -107,6 +112,7 @@ impl Driver {
     fn patience(&self) -> Duration {
         let manager = self.manager.deadline().map(|at| at.saturating_sub(self.now()));
         let deadlines = self.conversations.values().filter_map(|one| one.deadline);
+        let deadlines = deadlines.chain(self.restoring.values().copied());
         let own = deadlines.min().map(|at| at.saturating_duration_since(Instant::now()));
         manager.into_iter().chain(own).min().unwrap_or(HOUR).min(HOUR)
     }
@@ -119,6 +125,11 @@ impl Driver {
             self.conversations.iter().filter(|(_, one)| due(one)).map(|(id, _)| *id).collect();
         for id in late {
             self.end(id, Ending::Deadline);
+        }
+        let late = self.restoring.iter().filter(|(_, at)| **at <= now);
+        let late: Vec<_> = late.map(|(member, _)| member.clone()).collect();
+        for member in late {
+            self.broken(member, format!("it took over {} s", RESTORE.as_secs()));
         }
     }
 
@@ -148,6 +159,7 @@ impl Driver {
             Input::Gone { member, why } => {
                 if let Ok(member) = member.as_str().parse::<MemberId>() {
                     self.visited.remove(&member);
+                    self.restoring.remove(&member);
                     self.step(Event::Died { member, why });
                 }
             }
@@ -165,7 +177,7 @@ impl Driver {
             }
             Input::Status(answer) => drop(answer.send(self.status())),
             Input::Resume { pool, done } => {
-                let result = self.operate(&pool, |manager, now, name| manager.resume(now, name));
+                let result = self.operate(&pool, ConversationManager::resume);
                 let _ = done.send(result);
             }
             Input::Resize { pool, bounds: (min, max), done } => {
@@ -336,8 +348,10 @@ impl Driver {
     }
 
     fn visit(&mut self, member: MemberId) {
-        let taken = self.conversations.values().any(|one| one.member.as_ref() == Some(&member));
-        if !taken && self.visited.insert(member.clone()) {
+        // One that is in use is awake; any other state ends by itself.
+        let state = |one: &MemberStatus| one.member == member && one.state == MemberState::Free;
+        let free = self.manager.status().iter().any(|pool| pool.members.iter().any(state));
+        if free && self.visited.insert(member.clone()) {
             let _ = self.give(&member, &Order::Wake);
         }
     }
@@ -345,10 +359,19 @@ impl Driver {
     fn restore(&mut self, member: MemberId) {
         let wait_ms = u64::try_from(REST.as_millis()).unwrap_or(u64::MAX);
         if !self.give(&member, &Order::Reset { wait_ms }) {
-            let why = "its worker cannot be reached".to_owned();
-            self.waking.remove(&member);
-            self.step(Event::RestoreFailed { member, why });
+            return self.broken(member, "its worker cannot be reached".to_owned());
         }
+        self.restoring.insert(member, Instant::now() + RESTORE);
+    }
+
+    /// A machine cannot be put back: nobody may use it before it is made anew.
+    fn broken(&mut self, member: MemberId, why: String) {
+        tracing::error!(%member, why, "a machine cannot be put back");
+        self.restoring.remove(&member);
+        if let Some(id) = self.waking.remove(&member) {
+            self.end(id, Ending::NotAccepted);
+        }
+        self.step(Event::RestoreFailed { member, why });
     }
 
     /// The machine is nobody's now: whoever has the conversation is told.
@@ -364,17 +387,14 @@ impl Driver {
         match report {
             Report::Parked(done) => {
                 tracing::debug!(%member, ?done, "as it was captured");
+                self.restoring.remove(&member);
                 match self.waking.get(&member).copied() {
                     Some(id) => self.wake(&member, id),
                     None => self.step(Event::Restored(member)),
                 }
             }
             Report::Broken { reason } => {
-                tracing::error!(%member, reason, "a machine cannot be put back");
-                if let Some(id) = self.waking.remove(&member) {
-                    self.end(id, Ending::NotAccepted);
-                }
-                self.step(Event::RestoreFailed { member, why: reason });
+                self.broken(member, reason);
             }
             Report::Renewed { problem } => self.renewed(&member, problem),
             Report::ConversationAccepted { conversation } => {
