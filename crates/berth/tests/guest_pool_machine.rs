@@ -306,8 +306,8 @@ fn guest_example_programs_do_what_they_say() {
 
     let backup = Some(&["sh", "-c", BACKUP][..]);
     let data = "line\n".repeat(50_000);
-    let kept = hold(backup, &format!("backup it\n{data}"));
-    assert_eq!(kept, "250000 bytes kept as it\n");
+    let kept = hold(backup, &format!("backup it 250000\n{data}backup no 0\n"));
+    assert_eq!(kept, "250000 bytes kept as it\n0 bytes kept as no\n");
     assert_eq!(hold(backup, "restore it\n"), data);
     drop(worker);
     host.comes_back();
