@@ -242,3 +242,23 @@ fn guest_pool_machines_are_rebuilt_when_they_die_and_differ_where_they_must() {
         assert_eq!((code, found.as_str()), (0, "warm\n"));
     }
 }
+
+#[test]
+fn guest_example_of_fifteen_machines_and_three_programs_works() {
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/serve15");
+    let read = |name: &str| std::fs::read_to_string(example.join(name)).unwrap();
+    let programs = ["programs/mail", "programs/backup", "programs/stats"];
+    let programs = programs.map(|name| (name, read(name)));
+    let files: Vec<_> = programs.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let host = Host::up_with(&read("berth.toml"), &files);
+    all_free(&host);
+    assert_eq!(members(&host).len(), 15);
+    let (code, text) = allocate(&host, "serve/mail", "alice", "send hello\nlist\nread\n");
+    assert_eq!((code, text.as_str()), (0, "kept as 0\n1 messages\nhello\n"));
+    let (code, text) = allocate(&host, "serve/stats", "alice", "one two\nthree\n");
+    let stats: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &stats["words"], &stats["lines"]), (0, &3.into(), &2.into()), "{text}");
+    let (code, text) =
+        allocate(&host, "serve/backup", "alice", "backup file 5\nhellorestore file\n");
+    assert!(code == 0 && text.contains("hello"), "{code} {text}");
+}

@@ -30,7 +30,9 @@ impl Host {
         let directory = tempfile::Builder::new().prefix("berth-test-").tempdir().unwrap();
         std::fs::write(directory.path().join("berth.toml"), host_file).unwrap();
         for (name, content) in files {
-            std::fs::write(directory.path().join(name), content).unwrap();
+            let path = directory.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
         }
         let host = Self { directory };
         let up = host.run(&["up", "--detach", "-f", host.path("berth.toml").to_str().unwrap()]);
