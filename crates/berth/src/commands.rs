@@ -69,7 +69,12 @@ pub(crate) fn unexpected<T>() -> Result<T, Failure> {
 }
 
 /// A command whose answer is that it was done.
-fn done(global: &Global, request: &Request, name: &str, result: &str) -> Result<(), Failure> {
+pub(crate) fn done(
+    global: &Global,
+    request: &Request,
+    name: &str,
+    result: &str,
+) -> Result<(), Failure> {
     let Reply::Done = ask(global, request)? else { return unexpected() };
     if global.json {
         print_json(&serde_json::json!({ "result": result, "name": name }));

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use host::control::{PoolMember, PoolStatus, Reply, Request};
 
 use crate::args::{Global, PoolCommand};
-use crate::commands::{ask, unexpected};
+use crate::commands::{ask, done, unexpected};
 use crate::{Failure, print, print_json};
 
 pub(crate) fn pool(global: &Global, command: &PoolCommand) -> Result<(), Failure> {
@@ -20,16 +20,6 @@ pub(crate) fn pool(global: &Global, command: &PoolCommand) -> Result<(), Failure
             done(global, &request, name, "resized")
         }
     }
-}
-
-fn done(global: &Global, request: &Request, name: &str, result: &str) -> Result<(), Failure> {
-    let Reply::Done = ask(global, request)? else { return unexpected() };
-    if global.json {
-        print_json(&serde_json::json!({ "result": result, "name": name }));
-    } else {
-        println!("{name} is {result}");
-    }
-    Ok(())
 }
 
 fn status(global: &Global, name: Option<&str>) -> Result<(), Failure> {

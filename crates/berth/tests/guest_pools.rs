@@ -262,3 +262,25 @@ fn guest_example_of_fifteen_machines_and_three_programs_works() {
         allocate(&host, "serve/backup", "alice", "backup file 5\nhellorestore file\n");
     assert!(code == 0 && text.contains("hello"), "{code} {text}");
 }
+
+#[test]
+fn guest_pool_machine_can_be_moved_while_it_is_put_back() {
+    let host = Host::up(POOL);
+    all_free(&host);
+    for round in 0..10 {
+        let mut conversation = Conversation::begin(&host, "alice");
+        let machine = conversation.ask("cat /proc/sys/kernel/hostname");
+        let origin = host.partition(&machine)["origin"].as_u64().unwrap() >> 20;
+        let to = if origin < 350 { 390 - round } else { 340 + round };
+        let mut command = host.command(&["move", &machine, "--to", &format!("{to}M")]);
+        let null = std::process::Stdio::null;
+        let mut moving = command.stdout(null()).stderr(null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(4 * round));
+        assert_eq!(conversation.end(), 0);
+        // Refused or done; a stay in between would be a machine made anew.
+        let _ = moving.wait();
+        all_free(&host);
+    }
+    let log = std::fs::read_to_string(host.path("state/host.log")).unwrap();
+    assert!(!log.contains("cannot be put back"), "{log}");
+}

@@ -241,7 +241,10 @@ fn hear_out(
             Some((Report::Hello(_), _)) => {
                 tracing::info!(partition = %name, "waiting for the end of its move or resize");
             }
-            Some((Report::Moved(_) | Report::Resized(_), _)) => link.send(&Order::Hello, &[])?,
+            Some((
+                Report::Moved(_) | Report::Resized(_) | Report::Parked(_) | Report::Broken { .. },
+                _,
+            )) => link.send(&Order::Hello, &[])?,
             // What matters of it is in its introduction.
             Some(_) => {}
         }

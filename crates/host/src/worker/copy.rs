@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use machine::{Machine, MachineState};
@@ -70,6 +70,7 @@ impl Origin {
 impl Worker {
     /// Captures the guest into two files, which are empty.
     pub(super) fn capture(&self, limit: Duration, fds: Vec<OwnedFd>) -> Result<Captured, String> {
+        let _alone = Alone::wait(self, limit).ok_or("its move or resize does not end")?;
         let [storage, keys, target, state] =
             <[OwnedFd; 4]>::try_from(fds).map_err(|_| "the host passed too few files")?;
         let started = Instant::now();
@@ -99,6 +100,8 @@ impl Worker {
     /// Makes a copy what it was, and parks it. When it fails nobody may use the
     /// machine any more.
     pub(super) fn put_back(&self, limit: Duration) -> Result<PutBack, String> {
+        // A move under way stops and resumes the machine by itself.
+        let _alone = Alone::wait(self, limit).ok_or("its move or resize does not end")?;
         let origin = self.origin.as_ref().ok_or("this machine is no copy of a captured one")?;
         let started = Instant::now();
         let held = Held::hold(&self.machine, limit).map_err(|error| error.to_string())?;
@@ -134,6 +137,26 @@ impl Worker {
         if let Err(reason) = super::spawn(name, later) {
             self.host.say(&Report::Broken { reason });
         }
+    }
+}
+
+/// As long as it lives, nobody else changes the machine or its range.
+struct Alone<'a>(&'a Worker);
+
+impl<'a> Alone<'a> {
+    fn wait(worker: &'a Worker, limit: Duration) -> Option<Self> {
+        let changing = worker.changing();
+        let waited = worker.settled.wait_timeout_while(changing, limit, |changing| *changing);
+        let (mut changing, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let free = !std::mem::replace(&mut *changing, true);
+        drop(changing);
+        free.then(|| Self(worker))
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.0.settle();
     }
 }
 

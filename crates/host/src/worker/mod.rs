@@ -21,7 +21,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agent_protocol::ExecRequest;
@@ -86,6 +86,8 @@ struct Worker {
     ready: Arc<AtomicBool>,
     /// Whether its range is being changed, for a host that comes meanwhile.
     changing: Mutex<bool>,
+    /// It is not being changed any more.
+    settled: Condvar,
     /// What a copy of a captured machine goes back to.
     origin: Option<Origin>,
 }
@@ -154,10 +156,12 @@ fn begin(
     let agent = Agent::new(machine.agent().clone(), Box::new(on_ready), Box::new(tell));
     let host = Arc::clone(host);
     let (answers, changing, name) = (Mutex::default(), Mutex::default(), config.name.clone());
+    let settled = Condvar::new();
     if let Some(origin) = &origin {
         agent.resume_from(origin.agent());
     }
-    let worker = Worker { machine, window, agent, host, answers, name, ready, changing, origin };
+    let worker =
+        Worker { machine, window, agent, host, answers, name, ready, changing, settled, origin };
     let worker = Arc::new(worker);
     let agent = Arc::clone(&worker.agent);
     spawn("agent", move || agent.run())?;
@@ -375,6 +379,12 @@ impl Worker {
         }));
     }
 
+    /// Ends a change.
+    fn settle(&self) {
+        *self.changing() = false;
+        self.settled.notify_all();
+    }
+
     fn changing(&self) -> MutexGuard<'_, bool> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -405,11 +415,13 @@ impl Worker {
         name: &str,
         work: impl FnOnce() -> Report + Send + 'static,
     ) -> Result<(), String> {
-        *self.changing() = true;
+        if std::mem::replace(&mut *self.changing(), true) {
+            return Err("it is being put back or changed just now; try again".to_owned());
+        }
         let worker = Arc::clone(self);
         let spawned = spawn(name, move || {
             let report = work();
-            *worker.changing() = false;
+            worker.settle();
             worker.host.say(&report);
             if let Report::Moved(MoveReport::Lost { .. }) = report {
                 // The storage is gone: nothing may enter the guest again.
@@ -417,7 +429,7 @@ impl Worker {
             }
         });
         if spawned.is_err() {
-            *self.changing() = false;
+            self.settle();
         }
         spawned
     }

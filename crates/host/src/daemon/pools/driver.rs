@@ -12,7 +12,6 @@ use service_pool::{
     Action, ConversationId, ConversationManager, Ending, Event, Group, MemberId, MemberState,
     MemberStatus, PoolName, Request, Tpn, UserId, Worn,
 };
-
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Input, Told};
@@ -378,6 +377,10 @@ impl Driver {
             let why = format!("it did not accept within {} s", ACCEPT.as_secs());
             return self.broken(member, why);
         }
+        // It is on its way there already, and was not woken since.
+        if self.restoring.contains_key(&member) {
+            return;
+        }
         let wait_ms = u64::try_from(REST.as_millis()).unwrap_or(u64::MAX);
         let since = Instant::now();
         if !self.give(&member, &Order::Reset { wait_ms }) {
@@ -406,7 +409,7 @@ impl Driver {
             tracing::info!(%conversation, words, "the program said on standard error");
         }
         let _ = self.give(&worn.member, &Order::Abend { conversation: one.number });
-        let _ = one.told.send(Told::Ended { how: worn.how, words: one.words });
+        let _ = one.told.send(Told::Ended { how: worn.how });
     }
 
     fn hear_worker(&mut self, member: MemberId, report: Report) {

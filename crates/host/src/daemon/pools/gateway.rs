@@ -171,9 +171,7 @@ impl Claims {
             },
         }
     }
-}
 
-impl Claims {
     /// A service was started before anybody could give it arguments.
     fn takes_arguments(&self, pool: Option<&PoolName>, tpn: &Tpn) -> bool {
         let named =
@@ -288,7 +286,7 @@ impl Conversation for Program {
     async fn ended(&mut self) -> Ending {
         let told = loop {
             match self.hear.recv().await {
-                Some(Told::Ended { how, .. }) => break Some(how),
+                Some(Told::Ended { how }) => break Some(how),
                 Some(_) => {}
                 None => break None,
             }

@@ -32,7 +32,7 @@ use crate::link::Report;
 use driver::Driver;
 pub(super) use template::CaptureFiles;
 
-/// How long a partition's name waits for what the driver answers at once.
+/// How long whoever asks waits for the driver, which answers at once.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// The way to the driver. Clones are the same.
@@ -82,8 +82,8 @@ pub(super) enum Told {
     Accepted { member: String },
     /// It gets none.
     Refused(Refusal),
-    /// It is over. With the last of what the program said about it.
-    Ended { how: Ending, words: String },
+    /// It is over.
+    Ended { how: Ending },
 }
 
 impl Pools {
