@@ -168,6 +168,22 @@ fn guest_pool_serves_users_under_their_own_ids_and_comes_back_spotless() {
     assert!(log.lines().any(|line| line.contains("refused") && line.contains("mallory")), "{log}");
 }
 
+/// A command that came while a machine was put back once waited for ever: it
+/// was given to a guest that stood still already.
+#[test]
+fn guest_pool_machine_can_be_visited_while_it_is_put_back() {
+    let host = Host::up(POOL);
+    all_free(&host);
+    for round in 0..12 {
+        let (code, text) = allocate(&host, "serve/shell", "alice", "hostname\n");
+        assert_eq!(code, 0, "{text}");
+        // It has ended for its user, and is being put back.
+        let name = text.trim();
+        assert_eq!(host.exec(name, &["/bin/ls", "/tmp"]), "warm\n", "in round {round}");
+    }
+    all_free(&host);
+}
+
 #[test]
 fn guest_pool_machines_are_rebuilt_when_they_die_and_differ_where_they_must() {
     let host = Host::up(POOL);

@@ -94,6 +94,7 @@ impl Worker {
     /// Lets a parked copy go on.
     pub(super) fn wake(&self) -> Result<(), String> {
         let origin = self.origin.as_ref().ok_or("this machine is no copy of a captured one")?;
+        self.agent.wake();
         self.machine.unpark(&origin.saved.machine).map_err(|error| in_full(&error))
     }
 

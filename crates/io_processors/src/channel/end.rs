@@ -252,12 +252,28 @@ impl ChannelEnd {
     /// open, [`io::ErrorKind::BrokenPipe`] when it never will, and
     /// [`io::ErrorKind::TimedOut`].
     pub fn write_until(&self, bytes: &[u8], deadline: Option<Instant>) -> io::Result<usize> {
+        let session = self.0.state().session;
+        self.write_in(session, bytes, deadline)
+    }
+
+    /// The same for what belongs to one session: nothing of it reaches the
+    /// guest in another, also if that begins while there is no room.
+    ///
+    /// # Errors
+    /// As [`ChannelEnd::write_until`]; [`io::ErrorKind::NotConnected`] also when
+    /// the session is another.
+    pub fn write_in(
+        &self,
+        session: u64,
+        bytes: &[u8],
+        deadline: Option<Instant>,
+    ) -> io::Result<usize> {
         let mut state = self.0.state();
         loop {
             if state.gone {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
-            if !state.open {
+            if !state.open || state.session != session {
                 return Err(io::ErrorKind::NotConnected.into());
             }
             if state.for_guest.len() < LIMIT || bytes.is_empty() {

@@ -118,9 +118,23 @@ fn a_session_ends_once_and_the_next_begins_clean() {
     send(&mut driver, b"new");
     assert_eq!(end.read_until(&mut bytes, None).expect("session 2"), 3);
     assert_eq!(&bytes[..3], b"new");
+    let late = end.write_in(1, b"late", None).map_err(|error| error.kind());
+    assert_eq!(late, Err(ErrorKind::NotConnected));
     driver.submit(queue::RECEIVE, &[(BUFFERS + 0x1000, 64, true)]);
-    end.write_until(b"fresh", None).expect("open");
+    end.write_in(2, b"fresh", None).expect("open");
     assert_eq!(driver.take_used(queue::RECEIVE).1, 5, "nothing stale before it");
+}
+
+#[test]
+fn who_waits_for_room_in_one_session_writes_nothing_in_the_next() {
+    let (mut driver, end) = open_channel();
+    while end.write_until(&[1; 50_000], Some(Instant::now())).is_ok() {}
+    let writer = end.clone();
+    let waiting = std::thread::spawn(move || writer.write_in(1, b"stale", None));
+    tell(&mut driver, 0, event::PORT_OPEN, 0);
+    tell(&mut driver, 0, event::PORT_OPEN, 1);
+    let refused = waiting.join().expect("the writer").map_err(|error| error.kind());
+    assert_eq!(refused, Err(ErrorKind::NotConnected));
 }
 
 #[test]

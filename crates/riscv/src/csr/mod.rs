@@ -146,7 +146,8 @@ impl Csrs {
 
     /// The state in which firmware hands a hart to S-mode: every trap meant
     /// for an operating system is delegated, its timer (Sstc) and hardware
-    /// updating of A and D bits (Svadu) are on, counters are readable.
+    /// updating of A and D bits (Svadu) are on, counters are readable by its
+    /// programs too.
     #[must_use]
     pub fn for_supervisor(hart_id: u64) -> Self {
         let mut csrs = Self::new(hart_id);
@@ -154,6 +155,9 @@ impl Csrs {
         csrs.write(number::MIDELEG, u64::MAX, Counters::default());
         csrs.menvcfg = envcfg::ADUE | envcfg::STCE;
         csrs.mcounteren = COUNTERS;
+        // Not every kernel enables `rdtime` for its programs, whose C library
+        // reads the clock by it: OpenSBI and KVM hand over with it enabled.
+        csrs.scounteren = COUNTERS;
         csrs
     }
 

@@ -98,6 +98,16 @@ fn floating_point_csrs_need_the_unit_on_and_dirty_it() {
     assert_eq!(csrs.read(number::MSTATUS, NONE) & status::FS, status::FS);
 }
 
+/// Debian's 6.12.117 leaves `scounteren` as the firmware set it, and its `init`
+/// died of the first `rdtime`.
+#[test]
+fn programs_may_read_the_time_as_firmware_hands_over() {
+    let csrs = Csrs::for_supervisor(0);
+    for counter in [number::CYCLE, number::TIME, number::INSTRET] {
+        assert!(csrs.check(counter, User, false).is_ok(), "{counter:#x}");
+    }
+}
+
 #[test]
 fn pending_joins_software_line_and_timer() {
     let mut csrs = Csrs::for_supervisor(0);

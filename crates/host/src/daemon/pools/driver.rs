@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use main_storage::PartitionName;
 use service_pool::{
     Action, ConversationId, ConversationManager, Ending, Event, Group, MemberId, MemberState,
-    MemberStatus, PoolName, Request, Tpn, UserId, Worn,
+    PoolName, Request, Tpn, UserId, Worn,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -43,6 +43,8 @@ pub(super) struct Driver {
     /// Machines that somebody used by their primary id since they were put
     /// back.
     pub(super) visited: BTreeSet<MemberId>,
+    /// Who waits for a machine to be awake.
+    visitors: BTreeMap<MemberId, Vec<Sender<()>>>,
     /// Machines that are put back before they are woken for a conversation.
     waking: BTreeMap<MemberId, ConversationId>,
     /// Machines that did not accept in time.
@@ -84,6 +86,7 @@ impl Driver {
             next: 1,
             generation: 0,
             visited: BTreeSet::new(),
+            visitors: BTreeMap::new(),
             waking: BTreeMap::new(),
             restoring: BTreeMap::new(),
             suspect: BTreeSet::new(),
@@ -111,6 +114,7 @@ impl Driver {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.look_at_clock();
+            self.admit_visitors();
         }
     }
 
@@ -185,10 +189,10 @@ impl Driver {
             }
             Input::Destroyed(member) => self.step(Event::Destroyed(member)),
             Input::Visit { member, awake } => {
+                // Any other is no machine of a pool's: nothing is to be waited for.
                 if let Ok(member) = member.as_str().parse() {
-                    self.visit(member);
+                    self.visitors.entry(member).or_default().push(awake);
                 }
-                let _ = awake.send(());
             }
             Input::Status(answer) => drop(answer.send(self.status())),
             Input::Resume { pool, done } => {
@@ -363,12 +367,35 @@ impl Driver {
         })
     }
 
-    fn visit(&mut self, member: MemberId) {
-        // One that is in use is awake; any other state ends by itself.
-        let state = |one: &MemberStatus| one.member == member && one.state == MemberState::Free;
-        let free = self.manager.status().iter().any(|pool| pool.members.iter().any(state));
-        if free && self.visited.insert(member.clone()) {
-            let _ = self.give(&member, &Order::Wake);
+    /// Lets those in who wait for machines that are awake, or can be woken.
+    fn admit_visitors(&mut self) {
+        if self.visitors.is_empty() {
+            return;
+        }
+        let status = self.manager.status();
+        let members = status.into_iter().flat_map(|pool| pool.members);
+        let states: BTreeMap<_, _> = members.map(|one| (one.member, one.state)).collect();
+        let visitors = std::mem::take(&mut self.visitors);
+        for (member, waiting) in visitors {
+            match states.get(&member) {
+                // Whatever they did would be undone at once.
+                Some(MemberState::Cleaning) => {
+                    self.visitors.insert(member, waiting);
+                    continue;
+                }
+                Some(MemberState::Assigned) if self.waking.contains_key(&member) => {
+                    self.visitors.insert(member, waiting);
+                    continue;
+                }
+                Some(MemberState::Free) if self.visited.insert(member.clone()) => {
+                    let _ = self.give(&member, &Order::Wake);
+                }
+                // It is awake, or there is nothing to wait for.
+                _ => {}
+            }
+            for awake in waiting {
+                let _ = awake.send(());
+            }
         }
     }
 

@@ -6,10 +6,10 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use agent_protocol::{DATA_CHUNK, Message, ReceiveWindow, SendWindow, StreamId};
+use agent_protocol::{DATA_CHUNK, Message, ReceiveWindow, SendWindow};
 
 use super::service::{Tail, end_of};
-use super::{Agent, Heard, lock};
+use super::{Agent, Heard, Stream, lock};
 use crate::link::{ProgramEnd, Report};
 
 /// See the module. It is over when [`Conversation::write_out`] returns.
@@ -92,7 +92,7 @@ impl Conversation {
 
     /// Writes to the user at the user's pace; at the end of it ends his
     /// connection and gives the report of the whole conversation.
-    pub(super) fn write_out(&self, agent: &Agent, stream: StreamId) -> Report {
+    pub(super) fn write_out(&self, agent: &Agent, stream: Stream) -> Report {
         let mut talk = lock(&self.talk);
         loop {
             if let Some(piece) = talk.pieces.pop_front() {
@@ -126,7 +126,7 @@ impl Conversation {
     }
 
     /// Passes on what the user sends, as the guest takes it, to its end.
-    pub(super) fn read_in(&self, agent: &Agent, stream: StreamId) {
+    pub(super) fn read_in(&self, agent: &Agent, stream: Stream) {
         let mut buffer = vec![0; DATA_CHUNK];
         while let Some(room) = self.room() {
             let most = room.min(DATA_CHUNK);
@@ -167,11 +167,11 @@ impl Agent {
     /// Serves a conversation that has a stream, on threads of its own.
     pub(super) fn talk(
         self: &Arc<Self>,
-        stream: StreamId,
+        stream: Stream,
         conversation: &Arc<Conversation>,
         request: Message,
     ) -> io::Result<()> {
-        let thread = |name: &str| std::thread::Builder::new().name(format!("{name}-{stream}"));
+        let thread = |name: &str| std::thread::Builder::new().name(format!("{name}-{}", stream.id));
         let (agent, out) = (Arc::clone(self), Arc::clone(conversation));
         thread("talk-out").spawn(move || {
             let report = out.write_out(&agent, stream);

@@ -62,6 +62,11 @@ struct State {
     rest: Option<Rest>,
     /// The guest is being put back.
     awaiting: bool,
+    /// The guest stands still as it was captured, or is about to: whatever it
+    /// were told would wait for whoever wakes it.
+    parked: bool,
+    /// The channel's session that everything here is of.
+    session: u64,
     /// Number of the last stream.
     last: StreamId,
     peers: HashMap<StreamId, Peer>,
@@ -76,6 +81,15 @@ struct State {
     /// frame that is not whole yet.
     heard: u64,
     held: usize,
+}
+
+/// A stream of one session of the channel. A guest that was put back counts its
+/// streams from the same number again: what belongs to one session must not be
+/// taken for the next one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stream {
+    session: u64,
+    id: StreamId,
 }
 
 /// What a stream is.
@@ -141,17 +155,21 @@ impl Agent {
             match self.channel.wait_open(hour) {
                 ChannelState::Gone => break,
                 ChannelState::Closed => continue,
-                ChannelState::Open { resumed: true, .. } => self.resume(),
-                ChannelState::Open { .. } => {}
+                ChannelState::Open { session, resumed } => {
+                    lock(&self.state).session = session;
+                    if resumed {
+                        self.resume();
+                    }
+                    self.session_of_guest(session);
+                }
             }
-            self.session_of_guest();
             self.lost("the guest's agent is gone");
         }
         self.lost("the guest has ended");
     }
 
     /// From the guest's opening of the port to its end.
-    fn session_of_guest(&self) {
+    fn session_of_guest(&self, session: u64) {
         let mut decoder = Decoder::new();
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -163,7 +181,9 @@ impl Agent {
             loop {
                 match decoder.next(&mut input) {
                     Ok(None) => break,
-                    Ok(Some((stream, message))) => self.hear_guest(stream, message),
+                    Ok(Some((stream, message))) => {
+                        self.hear_guest(Stream { session, id: stream }, message);
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "the guest's agent talks nonsense; giving it up");
                         self.channel.hang_up();
@@ -177,7 +197,7 @@ impl Agent {
         }
     }
 
-    fn hear_guest(&self, stream: StreamId, message: Message) {
+    fn hear_guest(&self, stream: Stream, message: Message) {
         match message {
             Message::Ready(ready) => {
                 lock(&self.state).ready = Some(ready.clone().into());
@@ -191,24 +211,24 @@ impl Agent {
         }
     }
 
-    fn hear_peer(&self, stream: StreamId, message: &Message) {
+    fn hear_peer(&self, stream: Stream, message: &Message) {
         let last = matches!(message, Message::Exited(_) | Message::Failed(_));
         let peer = {
             let mut state = lock(&self.state);
             if last {
                 // Before its client hears of the end and gives the stream up,
                 // which would be waited for in vain.
-                state.closing.remove(&stream);
-                state.peers.remove(&stream)
+                state.closing.remove(&stream.id);
+                state.peers.remove(&stream.id)
             } else {
-                state.peers.get(&stream).cloned()
+                state.peers.get(&stream.id).cloned()
             }
         };
         // Frames may have crossed the end of their stream.
         let Some(peer) = peer else { return };
         match peer.deliver(message) {
             Err(problem) => {
-                tracing::warn!(stream, problem, "closing a stream");
+                tracing::warn!(stream = stream.id, problem, "closing a stream");
                 self.report(peer.fail(problem));
                 self.give_up(stream);
             }
@@ -230,8 +250,12 @@ impl Agent {
         }
     }
 
-    fn forget(&self, stream: StreamId) {
-        lock(&self.state).peers.remove(&stream);
+    /// Nobody is at this stream's end any more; who was, if it is of this
+    /// session.
+    fn forget(&self, stream: Stream) -> Option<Peer> {
+        let mut state = lock(&self.state);
+        let current = state.session == stream.session;
+        current.then(|| state.peers.remove(&stream.id)).flatten()
     }
 
     /// Nobody answers any more: every stream fails.
@@ -254,16 +278,22 @@ impl Agent {
         }
     }
 
-    fn say(&self, stream: StreamId, message: &Message) -> bool {
+    /// Says what is of no stream.
+    fn say_itself(&self, message: &Message) -> bool {
+        let session = lock(&self.state).session;
+        self.say(Stream { session, id: 0 }, message)
+    }
+
+    fn say(&self, stream: Stream, message: &Message) -> bool {
         let mut frame = Vec::new();
-        if message.encode(stream, &mut frame).is_err() {
+        if message.encode(stream.id, &mut frame).is_err() {
             return false;
         }
         let _writing = lock(&self.writing);
         let deadline = Instant::now() + GUEST_READS;
         let mut rest = &frame[..];
         while !rest.is_empty() {
-            match self.channel.write_until(rest, Some(deadline)) {
+            match self.channel.write_in(stream.session, rest, Some(deadline)) {
                 Ok(count) => rest = &rest[count..],
                 Err(error) => {
                     // A frame cut off leaves the guest unable to find the next.
@@ -285,7 +315,7 @@ impl Agent {
     /// Asks the guest to power itself off; whether it could be asked.
     pub(super) fn shut_down(&self) -> bool {
         let ready = lock(&self.state).ready.is_some();
-        ready && self.say(0, &Message::Shutdown)
+        ready && self.say_itself(&Message::Shutdown)
     }
 
     /// Runs a command for `client`, on threads of its own.
@@ -311,8 +341,11 @@ impl Agent {
     }
 
     /// Finds a stream for a new command, or says why there is none.
-    fn admit(&self, peer: Peer) -> Result<StreamId, &'static str> {
+    fn admit(&self, peer: Peer) -> Result<Stream, &'static str> {
         let mut state = lock(&self.state);
+        if state.parked {
+            return Err("the machine is being put back to what was captured; try again");
+        }
         if state.ready.is_none() {
             return Err("the guest's agent does not serve commands yet; try again later");
         }
@@ -322,15 +355,15 @@ impl Agent {
         }
         // 0 is the connection itself.
         state.last = state.last.checked_add(1).unwrap_or(1);
-        let stream = state.last;
-        state.peers.insert(stream, peer);
+        let stream = Stream { session: state.session, id: state.last };
+        state.peers.insert(stream.id, peer);
         Ok(stream)
     }
 
-    fn serve(self: &Arc<Self>, stream: StreamId, session: Arc<Session>, request: ExecRequest) {
+    fn serve(self: &Arc<Self>, stream: Stream, session: Arc<Session>, request: ExecRequest) {
         let out = Arc::clone(&session);
         let agent = Arc::clone(self);
-        let thread = |name: &str| std::thread::Builder::new().name(format!("{name}-{stream}"));
+        let thread = |name: &str| std::thread::Builder::new().name(format!("{name}-{}", stream.id));
         let started = thread("exec-out").spawn(move || out.write_out()).and_then(|_| {
             thread("exec-in").spawn(move || {
                 if agent.say(stream, &Message::Exec(request)) {
@@ -343,14 +376,14 @@ impl Agent {
         });
         if let Err(error) = started {
             tracing::warn!(%error, "no thread for a command");
-            if let Some(peer) = lock(&self.state).peers.remove(&stream) {
+            if let Some(peer) = self.forget(stream) {
                 peer.fail(NO_THREAD);
             }
         }
     }
 
     /// Passes on what the client says until its connection ends.
-    fn hear_client(&self, stream: StreamId, session: &Session) {
+    fn hear_client(&self, stream: Stream, session: &Session) {
         let mut decoder = Decoder::new();
         let mut buffer = vec![0; 32 << 10];
         loop {
@@ -378,12 +411,13 @@ impl Agent {
     }
 
     /// Ends a command that nobody wants any more, unless it has ended.
-    fn give_up(&self, stream: StreamId) {
+    fn give_up(&self, stream: Stream) {
         let open = {
             let mut state = lock(&self.state);
-            let open = state.peers.remove(&stream).is_some();
+            let current = state.session == stream.session;
+            let open = current && state.peers.remove(&stream.id).is_some();
             if open {
-                state.closing.insert(stream);
+                state.closing.insert(stream.id);
             }
             open
         };

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conversation::Conversation;
 use super::service::Service;
-use super::{Agent, Peer, lock, sound};
+use super::{Agent, Peer, Stream, lock, sound};
 use crate::control::SESSION_STREAM;
 use crate::link::{ProgramEnd, ReadyWhen, Renewal, Report};
 
@@ -58,7 +58,12 @@ impl Agent {
     /// nothing first, is taken to be at `rest`.
     pub(crate) fn resume_from(&self, rest: Rest) {
         let mut state = lock(&self.state);
-        (state.rest, state.awaiting) = (Some(rest), true);
+        (state.rest, state.awaiting, state.parked) = (Some(rest), true, true);
+    }
+
+    /// The guest is about to go on: it may be talked to.
+    pub(crate) fn wake(&self) {
+        lock(&self.state).parked = false;
     }
 
     /// Waits until the guest was taken to be so once more; false if it has not
@@ -147,7 +152,7 @@ impl Agent {
                 self.say(stream, &Message::Exec(program)) && self.say(stream, &Message::StdinEnd)
             }
         };
-        let peer = if said { None } else { lock(&self.state).peers.remove(&stream) };
+        let peer = if said { None } else { self.forget(stream) };
         self.report(peer.and_then(|peer| peer.fail("it could not be sent to the guest")));
     }
 
@@ -190,12 +195,16 @@ impl Agent {
 
     /// Ends a conversation by force, if it is not over.
     pub(crate) fn abend(&self, id: u64) {
-        let found = lock(&self.state).peers.iter().find_map(|(stream, peer)| match peer {
+        let state = lock(&self.state);
+        let session = state.session;
+        let found = state.peers.iter().find_map(|(stream, peer)| match peer {
             Peer::Conversation(conversation) if conversation.id == id => {
                 Some((*stream, Arc::clone(conversation)))
             }
             _ => None,
         });
+        let found = found.map(|(id, conversation)| (Stream { session, id }, conversation));
+        drop(state);
         if let Some((stream, conversation)) = found {
             conversation.cut_off("it was ended by force");
             self.give_up(stream);
@@ -229,7 +238,7 @@ impl Agent {
             Err(why) => {
                 self.report(Some(Report::Renewed { problem: Some(why.to_owned()) }));
             }
-            Ok(()) if self.say(0, &Message::Renew(renewal)) => {}
+            Ok(()) if self.say_itself(&Message::Renew(renewal)) => {}
             Ok(()) => self.renewed(Some("it could not be sent to the guest".to_owned())),
         }
     }
@@ -255,7 +264,7 @@ impl Agent {
             room
         };
         if !room {
-            self.say(0, &refusal(id, 429));
+            self.say_itself(&refusal(id, 429));
         } else if !(self.tell)(&Report::MetadataQuestion { id, path }) {
             self.reply_with(id, refusal(id, 503));
         }
@@ -276,7 +285,7 @@ impl Agent {
     fn reply_with(&self, id: u32, reply: Message) {
         let asked = lock(&self.state).questions.remove(&id);
         if asked {
-            self.say(0, &reply);
+            self.say_itself(&reply);
         }
     }
 

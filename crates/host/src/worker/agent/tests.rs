@@ -131,6 +131,13 @@ fn a_connection_at_rest_has_its_services_and_no_other_state() {
     agent.resume();
     assert_eq!((reports.recv().unwrap(), reports.recv().unwrap()), (is_ready(), mail()));
     assert_eq!(agent.at_rest(), Some(rest));
+    // It stands still: what it were told now would wait for the next user.
+    let (user, theirs) = UnixStream::pair().unwrap();
+    agent.exec(ExecRequest::new(["date"]), theirs);
+    let mut said = Vec::new();
+    (&user).read_to_end(&mut said).unwrap();
+    assert!(String::from_utf8_lossy(&said).contains("being put back"), "{said:?}");
+    agent.wake();
     let (_user, theirs) = UnixStream::pair().unwrap();
     agent.converse(9, "MAIL", None, theirs);
     assert!(matches!(guest.hear(), (2, Message::Converse(_))));
