@@ -9,7 +9,10 @@
 //!
 //! One chunk at a time is made read only in the window, copied, and replaced
 //! there by its new place, page tables and all. Who stores into it meanwhile
-//! waits (module `flight`); everybody else runs on. A chunk is never longer
+//! waits (module `flight`); everybody else runs on. Its old page tables are set
+//! aside first: then the kernel finds next to nothing to make read only and to
+//! take down in the window, both of which it does page by page, while somebody
+//! may wait. They are taken down together when everything has landed. A chunk is never longer
 //! than the distance, so its old place stays whole until it is replaced, and
 //! the plan's direction makes sure that a chunk's new place was left before.
 
@@ -23,10 +26,11 @@ use main_storage::{BLOCK_SIZE, Direction, MovePlan, PAGE_SIZE, PAGES_PER_BLOCK};
 use crate::backing;
 use crate::fault::{self, Point};
 use crate::flight::Slot;
+use crate::mapping::Mapping;
 use crate::relocate::{Beside, Move, Populated, Prepared, Progress, RelocateError, nanos};
 use crate::runs;
 use crate::storage::{KEYS_PER_BLOCK, give_back, keys_of};
-use crate::transfer::Transfer;
+use crate::transfer::{Transfer, View};
 
 /// Bytes that are in flight at once: what a store may have to wait for. As
 /// long as one page table covers, so that page tables move as a whole. Half of
@@ -284,10 +288,14 @@ impl Slide<'_> {
         let departed = Instant::now();
         let base = mapping.base().addr();
         self.slot.depart(base + part.start..base + part.end);
+        // Who stores now stores into the page that is copied later. Where the
+        // kernel cannot do this, the window's own page tables serve.
+        let lent =
+            matches!(chunk, Chunk::Pages(_)) && self.beside.spare.take_part(mapping, &part).is_ok();
         let protected = fault::check(Point::Protect).and_then(|()| mapping.protect(&part, false));
         let moved = protected.map_err(RelocateError::Remap).and_then(|()| match chunk {
             Chunk::Keys(pages) => self.move_keys(pages, &part),
-            Chunk::Pages(pages) => self.move_pages(pages, &part),
+            Chunk::Pages(pages) => self.move_pages(pages, &part, lent),
         });
         let shown = match &moved {
             Ok(_) => Ok(()),
@@ -306,7 +314,8 @@ impl Slide<'_> {
         if runs::missing(&self.populated.pages, chunk.clone()).is_empty() {
             return Ok(());
         }
-        for run in self.runs(chunk)?.iter().filter(|run| run.data) {
+        let window = &self.relocation.window.storage;
+        for run in self.runs(window, chunk)?.iter().filter(|run| run.data) {
             let wanted = runs::missing(&self.populated.pages, run.pages.clone());
             // Most holes that were filled early are holes all the same.
             let filled = &self.populated.filled;
@@ -319,35 +328,43 @@ impl Slide<'_> {
         Ok(())
     }
 
-    fn runs(&self, chunk: &Range<u64>) -> Result<Vec<runs::Run>, RelocateError> {
+    /// Which pages have content; `old` shows the old range.
+    fn runs(&self, old: &Mapping, chunk: &Range<u64>) -> Result<Vec<runs::Run>, RelocateError> {
         let file = self.relocation.storage.as_fd();
-        let window = &self.relocation.window.storage;
-        runs::runs_mapped(file, self.plan.from(), window, chunk.clone())
-            .map_err(RelocateError::Scan)
+        runs::runs_mapped(file, self.plan.from(), old, chunk.clone()).map_err(RelocateError::Scan)
     }
 
-    fn transfer(&self) -> Transfer<'_> {
+    /// From `old`, which shows the old range as the window did.
+    fn transfer(&self, old: &Mapping) -> Transfer<'_> {
         Transfer {
             plan: self.plan,
-            from: self.relocation.view(),
+            from: View { storage: old.base(), keys: self.relocation.window.keys.base() },
             to: self.beside.view(),
             file: self.relocation.storage.as_fd(),
             stale: self.stale,
         }
     }
 
-    /// Bytes copied.
-    fn move_pages(&self, chunk: &Range<u64>, part: &Range<usize>) -> Result<u64, RelocateError> {
-        let runs = self.runs(chunk)?;
+    /// Bytes copied. The old place is shown by the mapping aside if it was `lent`
+    /// the page tables, else by the window.
+    fn move_pages(
+        &self,
+        chunk: &Range<u64>,
+        part: &Range<usize>,
+        lent: bool,
+    ) -> Result<u64, RelocateError> {
         let window = &self.relocation.window.storage;
-        // SAFETY: the chunk is read only there.
-        let runs = unsafe { runs::unfill(runs, &self.populated.filled, window) };
+        let old = if lent { &self.beside.spare } else { window };
+        let runs = self.runs(old, chunk)?;
+        // SAFETY: the chunk is read only in the window, and nobody else uses
+        // what is aside.
+        let runs = unsafe { runs::unfill(runs, &self.populated.filled, old) };
         let go_on = &mut |_| ControlFlow::Continue(());
-        // SAFETY: in this chunk the window shows the old place, which nobody
-        // can change now, and `beside` shows all of the new range, writable.
+        // SAFETY: in this chunk `old` shows the old place, which nobody can
+        // change now, and `beside` shows all of the new range, writable.
         // The runs were just read. The destination is this partition's, and
         // was left by the chunk before if it is part of the old range.
-        let done = unsafe { self.transfer().run_without_keys(&runs, chunk.clone(), go_on) };
+        let done = unsafe { self.transfer(old).run_without_keys(&runs, chunk.clone(), go_on) };
         let shown = fault::check(Point::RemapStorage)
             .and_then(|()| window.take_part(&self.beside.storage, part))
             .or_else(|_| self.map_pages(self.plan, part))
@@ -359,7 +376,7 @@ impl Slide<'_> {
     /// No bytes of storage copied.
     fn move_keys(&self, chunk: &Range<u64>, part: &Range<usize>) -> Result<u64, RelocateError> {
         // SAFETY: as for pages; keys are mapped and left with their pages.
-        unsafe { self.transfer().run_keys(chunk.clone()) };
+        unsafe { self.transfer(&self.relocation.window.storage).run_keys(chunk.clone()) };
         let window = &self.relocation.window.keys;
         let shown = fault::check(Point::RemapKeys)
             .and_then(|()| window.take_part(&self.beside.keys, part))

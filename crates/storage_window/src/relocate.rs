@@ -89,7 +89,7 @@ pub(crate) struct Beside {
     pub(crate) storage: Mapping,
     pub(crate) keys: Mapping,
     // Addresses for the window's old page tables: taking them down takes long,
-    // and is done when the guest runs again.
+    // and is done when nobody waits for it.
     pub(crate) spare: Mapping,
 }
 
