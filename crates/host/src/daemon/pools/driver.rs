@@ -45,10 +45,14 @@ pub(super) struct Driver {
     pub(super) visited: BTreeSet<MemberId>,
     /// Who waits for a machine to be awake.
     visitors: BTreeMap<MemberId, Vec<Sender<()>>>,
-    /// Machines that are put back before they are woken for a conversation.
+    /// Conversations whose machines do not differ from their like yet.
     waking: BTreeMap<MemberId, ConversationId>,
-    /// Machines that did not accept in time.
-    suspect: BTreeSet<MemberId>,
+    /// Machines that were woken and are being renewed, and since when.
+    renewing: BTreeMap<MemberId, Instant>,
+    /// Machines that are awake and renewed, and that nobody has used.
+    fresh: BTreeSet<MemberId>,
+    /// Machines that must not be put back but made anew, and why.
+    suspect: BTreeMap<MemberId, String>,
     /// Machines that are being put back, and since when.
     restoring: BTreeMap<MemberId, Instant>,
     pub(super) alarms: BTreeMap<PoolName, String>,
@@ -89,7 +93,9 @@ impl Driver {
             visitors: BTreeMap::new(),
             waking: BTreeMap::new(),
             restoring: BTreeMap::new(),
-            suspect: BTreeSet::new(),
+            renewing: BTreeMap::new(),
+            fresh: BTreeSet::new(),
+            suspect: BTreeMap::new(),
             alarms: BTreeMap::new(),
             put_back: BTreeMap::new(),
         }
@@ -123,6 +129,7 @@ impl Driver {
         let manager = self.manager.deadline().map(|at| at.saturating_sub(self.now()));
         let deadlines = self.conversations.values().filter_map(|one| one.deadline);
         let deadlines = deadlines.chain(self.restoring.values().map(|since| *since + RESTORE));
+        let deadlines = deadlines.chain(self.renewing.values().map(|since| *since + ACCEPT));
         let own = deadlines.min().map(|at| at.saturating_duration_since(Instant::now()));
         manager.into_iter().chain(own).min().unwrap_or(HOUR).min(HOUR)
     }
@@ -137,7 +144,8 @@ impl Driver {
             match self.conversations.get(&id) {
                 // Whatever keeps it silent, it is not handed out again.
                 Some(one) if !one.accepted => {
-                    self.suspect.extend(one.member.clone());
+                    let why = format!("it did not accept within {} s", ACCEPT.as_secs());
+                    self.suspect.extend(one.member.clone().map(|member| (member, why)));
                     self.end(id, Ending::NotAccepted);
                 }
                 _ => self.end(id, Ending::Deadline),
@@ -147,6 +155,11 @@ impl Driver {
         let late: Vec<_> = late.map(|(member, _)| member.clone()).collect();
         for member in late {
             self.broken(member, format!("it took over {} s", RESTORE.as_secs()));
+        }
+        let late = self.renewing.iter().filter(|(_, since)| **since + ACCEPT <= now);
+        let late: Vec<_> = late.map(|(member, _)| member.clone()).collect();
+        for member in late {
+            self.not_renewed(&member, format!("it took over {} s", ACCEPT.as_secs()));
         }
     }
 
@@ -175,12 +188,15 @@ impl Driver {
             }
             Input::Gone { member, why } => {
                 if let Ok(member) = member.as_str().parse::<MemberId>() {
-                    self.visited.remove(&member);
                     self.restoring.remove(&member);
+                    self.not_fresh(&member);
                     self.step(Event::Died { member, why });
                 }
             }
-            Input::Built { member, result: Ok(()) } => self.step(Event::Built(member)),
+            Input::Built { member, result: Ok(()) } => {
+                self.freshen(&member);
+                self.step(Event::Built(member));
+            }
             // A host that ends builds nothing more.
             Input::Built { result: Err(_), .. } if self.shared.board().closing => {}
             Input::Built { member, result: Err(why) } => {
@@ -321,29 +337,55 @@ impl Driver {
         self.process(member).is_some_and(|process| process.give(order, &[]).is_ok())
     }
 
-    /// Wakes the machine and makes it differ from its like; the rest follows
-    /// when it says so.
+    /// Joins the user to the machine, at once if that is ready for him.
     fn assign(&mut self, member: MemberId, id: ConversationId) {
         let Some(one) = self.conversations.get_mut(&id) else { return };
         one.member = Some(member.clone());
         one.deadline = Some(Instant::now() + ACCEPT);
-        self.waking.insert(member.clone(), id);
-        if self.visited.remove(&member) {
+        if self.visited.contains(&member) {
             // Clean, whatever its administrator did.
-            return self.restore(member);
+            self.waking.insert(member.clone(), id);
+            self.restore(member);
+        } else if self.fresh.remove(&member) {
+            self.converse(&member, id);
+        } else {
+            self.waking.insert(member, id);
         }
-        self.wake(&member, id);
     }
 
-    fn wake(&mut self, member: &MemberId, id: ConversationId) {
-        self.waking.remove(member);
+    /// Wakes a machine that is as captured and makes it differ from its like,
+    /// before anybody asks for it: renewing takes a guest longer than all the
+    /// rest of what a user waits for.
+    fn freshen(&mut self, member: &MemberId) {
         let renewal = self.renewal(member);
         let woken = renewal.is_some_and(|renewal| {
             self.give(member, &Order::Wake) && self.give(member, &Order::Renew(Box::new(renewal)))
         });
+        self.renewing.insert(member.clone(), Instant::now());
         if !woken {
-            self.end(id, Ending::NotAccepted);
+            self.not_renewed(member, "its worker cannot be reached".to_owned());
         }
+    }
+
+    /// A machine is like its template, and so is no use.
+    fn not_renewed(&mut self, member: &MemberId, problem: String) {
+        tracing::error!(%member, problem, "a machine could not be renewed");
+        self.not_fresh(member);
+        let why = format!("it could not be renewed: {problem}");
+        match self.waking.remove(member) {
+            Some(id) => {
+                self.suspect.insert(member.clone(), why);
+                self.end(id, Ending::NotAccepted);
+            }
+            None => self.step(Event::Died { member: member.clone(), why }),
+        }
+    }
+
+    /// Whatever the machine was to become is over.
+    fn not_fresh(&mut self, member: &MemberId) {
+        self.visited.remove(member);
+        self.renewing.remove(member);
+        self.fresh.remove(member);
     }
 
     fn renewal(&mut self, member: &MemberId) -> Option<Renewal> {
@@ -387,10 +429,8 @@ impl Driver {
                     self.visitors.insert(member, waiting);
                     continue;
                 }
-                Some(MemberState::Free) if self.visited.insert(member.clone()) => {
-                    let _ = self.give(&member, &Order::Wake);
-                }
-                // It is awake, or there is nothing to wait for.
+                Some(MemberState::Free) => drop(self.visited.insert(member)),
+                // There is nothing to wait for.
                 _ => {}
             }
             for awake in waiting {
@@ -400,8 +440,8 @@ impl Driver {
     }
 
     fn restore(&mut self, member: MemberId) {
-        if self.suspect.remove(&member) {
-            let why = format!("it did not accept within {} s", ACCEPT.as_secs());
+        self.not_fresh(&member);
+        if let Some(why) = self.suspect.remove(&member) {
             return self.broken(member, why);
         }
         // It is on its way there already, and was not woken since.
@@ -420,6 +460,7 @@ impl Driver {
     fn broken(&mut self, member: MemberId, why: String) {
         tracing::error!(%member, why, "a machine cannot be put back");
         self.restoring.remove(&member);
+        self.not_fresh(&member);
         if let Some(id) = self.waking.remove(&member) {
             self.end(id, Ending::NotAccepted);
         }
@@ -444,9 +485,10 @@ impl Driver {
             Report::Parked(done) => {
                 tracing::debug!(%member, ?done, "as it was captured");
                 self.note_put_back(&member, done);
-                match self.waking.get(&member).copied() {
-                    Some(id) => self.wake(&member, id),
-                    None => self.step(Event::Restored(member)),
+                self.freshen(&member);
+                // One that was put back for a conversation has that already.
+                if !self.waking.contains_key(&member) {
+                    self.step(Event::Restored(member));
                 }
             }
             Report::Broken { reason } => {
@@ -489,16 +531,23 @@ impl Driver {
         self.put_back.insert(member.clone(), this);
     }
 
-    /// The machine differs from its like: now the program may run.
+    /// The machine differs from its like: now a program may run.
     fn renewed(&mut self, member: &MemberId, problem: Option<String>) {
-        let of = |(id, one): (&ConversationId, &Conversation)| {
-            (one.member.as_ref() == Some(member) && !one.accepted).then_some(*id)
-        };
-        let Some(id) = self.conversations.iter().find_map(of) else { return };
-        if let Some(problem) = problem {
-            tracing::error!(%member, problem, "a machine could not be renewed");
-            return self.end(id, Ending::NotAccepted);
+        // Of an earlier life of the machine's.
+        if !self.renewing.contains_key(member) {
+            return;
         }
+        if let Some(problem) = problem {
+            return self.not_renewed(member, problem);
+        }
+        self.renewing.remove(member);
+        match self.waking.remove(member) {
+            Some(id) => self.converse(member, id),
+            None => drop(self.fresh.insert(member.clone())),
+        }
+    }
+
+    fn converse(&mut self, member: &MemberId, id: ConversationId) {
         let joined = self.order_to_converse(member, id);
         let sent = joined.zip(self.process(member)).is_some_and(|((order, stream), process)| {
             process.give(&order, &[stream.as_fd()]).is_ok()
