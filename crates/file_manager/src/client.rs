@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::io::{self, BufReader};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::wire::{MAX_IN_FLIGHT, Reply, Request};
@@ -15,9 +15,30 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What becomes of a request: its tag, and the reply; `None` if there will be none.
 pub type OnReply = Box<dyn Fn(u64, Option<Vec<u8>>) + Send + Sync>;
 
-/// A machine's way to the file manager. Sending never waits: a thread of its own
-/// does. Dropped, it ends.
+/// A machine's way to the file manager: what it is joined to. A thread of its own
+/// waits until requests are sent. Dropped, it ends.
 pub struct Client(Arc<Inner>);
+
+/// Sends a client's requests.
+#[derive(Clone)]
+pub struct Sender(Weak<Inner>);
+
+impl Sender {
+    /// Sends a request; it is answered by a call of `on_reply`, unless the machine
+    /// is disconnected before. Never waits.
+    pub fn send(&self, request: Request) {
+        let Some(inner) = self.0.upgrade() else { return };
+        let tag = request.tag;
+        let mut state = inner.state();
+        if state.waiting.len() + state.sent.len() < MAX_IN_FLIGHT {
+            state.waiting.push_back((Instant::now(), request));
+            inner.changed.notify_all();
+            return;
+        }
+        drop(state);
+        (inner.on_reply)(tag, None);
+    }
+}
 
 struct Inner {
     state: Mutex<State>,
@@ -50,18 +71,10 @@ impl Client {
         Ok(Self(inner))
     }
 
-    /// Sends a request; it is answered by a call of `on_reply`, unless the machine
-    /// is disconnected before.
-    pub fn send(&self, request: Request) {
-        let tag = request.tag;
-        let mut state = self.0.state();
-        if state.waiting.len() + state.sent.len() < MAX_IN_FLIGHT {
-            state.waiting.push_back((Instant::now(), request));
-            self.0.changed.notify_all();
-            return;
-        }
-        drop(state);
-        (self.0.on_reply)(tag, None);
+    /// A way to send requests, for as long as the client lives.
+    #[must_use]
+    pub fn sender(&self) -> Sender {
+        Sender(Arc::downgrade(&self.0))
     }
 
     /// Has another session from now on. What an earlier one has not answered fails.

@@ -33,7 +33,7 @@ pub use access::{
     AccessError, AccessTable, Grant, MAX_GRANTS, MAX_SPACES, Quota, Right, SpaceEntry,
     TableFileError,
 };
-pub use client::{Client, OnReply};
+pub use client::{Client, OnReply, Sender};
 pub use fuse::{MAX_DATA, MAX_REPLY, MAX_REQUEST, REPLY_HEADER, REQUEST_HEADER};
 pub use manager::{FileManager, ManagerError};
 pub use names::{MAX_DEPTH, MAX_FILE_NAME, SpaceName, SpacePath, Subject};

@@ -55,17 +55,17 @@ fn a_machine_is_whose_its_session_is() {
     let (_world, service) = world();
     let (client, told) = client();
     client.connect(begin(&service, "serve-00", "alice")).unwrap();
-    client.send(look_up(1, "alice"));
+    client.sender().send(look_up(1, "alice"));
     assert_eq!(outcome(&told, 1), Some(0));
-    client.send(look_up(2, "bob"));
+    client.sender().send(look_up(2, "bob"));
     assert_eq!(outcome(&told, 2), Some(2));
-    client.send(request(3, opcode::FORGET, &1_u64.to_le_bytes()));
+    client.sender().send(request(3, opcode::FORGET, &1_u64.to_le_bytes()));
     assert_eq!(told.recv_timeout(SOON).unwrap(), (3, Some(Vec::new())));
 
     client.connect(begin(&service, "serve-00", "bob")).unwrap();
-    client.send(look_up(4, "alice"));
+    client.sender().send(look_up(4, "alice"));
     assert_eq!(outcome(&told, 4), Some(2));
-    client.send(look_up(5, "bob"));
+    client.sender().send(look_up(5, "bob"));
     assert_eq!(outcome(&told, 5), Some(0));
 }
 
@@ -91,18 +91,18 @@ fn a_lost_session_fails_its_requests_and_the_next_serves() {
     // A manager that takes requests and dies.
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     client.connect(ours).unwrap();
-    client.send(look_up(1, "alice"));
+    client.sender().send(look_up(1, "alice"));
     assert_eq!(Request::read(&mut theirs).unwrap().map(|request| request.tag), Some(1));
     drop(theirs);
     assert_eq!(outcome(&told, 1), None);
     // One sent while there is none waits for the next.
-    client.send(look_up(2, "alice"));
+    client.sender().send(look_up(2, "alice"));
     assert!(told.recv_timeout(Duration::from_millis(100)).is_err());
     client.connect(begin(&service, "serve-00", "alice")).unwrap();
     assert_eq!(outcome(&told, 2), Some(0));
     // Or in vain, but not for ever.
     client.disconnect();
-    client.send(look_up(3, "alice"));
+    client.sender().send(look_up(3, "alice"));
     assert_eq!(outcome(&told, 3), None);
 }
 
@@ -110,10 +110,10 @@ fn a_lost_session_fails_its_requests_and_the_next_serves() {
 fn what_was_sent_before_a_disconnect_reaches_nobody() {
     let (_world, service) = world();
     let (client, told) = client();
-    client.send(look_up(1, "alice"));
+    client.sender().send(look_up(1, "alice"));
     client.disconnect();
     client.connect(begin(&service, "serve-00", "bob")).unwrap();
-    client.send(look_up(2, "bob"));
+    client.sender().send(look_up(2, "bob"));
     assert_eq!(outcome(&told, 2), Some(0), "and the first has no reply");
 }
 
@@ -137,7 +137,7 @@ fn more_than_may_be_in_flight_fails_at_once() {
     let (ours, _theirs) = UnixStream::pair().unwrap();
     client.connect(ours).unwrap();
     for tag in 0..=MAX_IN_FLIGHT as u64 {
-        client.send(look_up(tag, "alice"));
+        client.sender().send(look_up(tag, "alice"));
     }
     assert_eq!(outcome(&told, MAX_IN_FLIGHT as u64), None);
 }

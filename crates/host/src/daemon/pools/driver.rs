@@ -177,6 +177,7 @@ impl Driver {
                 if let Ok(member) = member.as_str().parse::<MemberId>() {
                     self.visited.remove(&member);
                     self.restoring.remove(&member);
+                    self.end_files(&member);
                     self.step(Event::Died { member, why });
                 }
             }
@@ -317,6 +318,12 @@ impl Driver {
         self.shared.board().partitions.get(&name)?.running().ok()
     }
 
+    fn end_files(&self, member: &MemberId) {
+        if let Ok(name) = PartitionName::new(&member.to_string()) {
+            self.shared.end_files(&name);
+        }
+    }
+
     fn give(&self, member: &MemberId, order: &Order) -> bool {
         self.process(member).is_some_and(|process| process.give(order, &[]).is_ok())
     }
@@ -338,6 +345,10 @@ impl Driver {
     fn wake(&mut self, member: &MemberId, id: ConversationId) {
         self.waking.remove(member);
         let renewal = self.renewal(member);
+        // Before it is awake: its files are the user's from the first moment on.
+        if let (Some(one), Some(process)) = (self.conversations.get(&id), self.process(member)) {
+            self.shared.begin_files(&process, Some((&one.user, &one.groups)));
+        }
         let woken = renewal.is_some_and(|renewal| {
             self.give(member, &Order::Wake) && self.give(member, &Order::Renew(Box::new(renewal)))
         });
@@ -388,6 +399,9 @@ impl Driver {
                     continue;
                 }
                 Some(MemberState::Free) if self.visited.insert(member.clone()) => {
+                    if let Some(process) = self.process(&member) {
+                        self.shared.begin_files(&process, None);
+                    }
                     let _ = self.give(&member, &Order::Wake);
                 }
                 // It is awake, or there is nothing to wait for.
@@ -408,6 +422,7 @@ impl Driver {
         if self.restoring.contains_key(&member) {
             return;
         }
+        self.end_files(&member);
         let wait_ms = u64::try_from(REST.as_millis()).unwrap_or(u64::MAX);
         let since = Instant::now();
         if !self.give(&member, &Order::Reset { wait_ms }) {
@@ -429,6 +444,7 @@ impl Driver {
     /// The machine is nobody's now: whoever has the conversation is told.
     fn revoke(&mut self, worn: &Worn) {
         self.waking.remove(&worn.member);
+        self.end_files(&worn.member);
         let Some(one) = self.forget(worn.conversation) else { return };
         self.shared.audit_use(worn, self.started);
         if !one.words.is_empty() {
