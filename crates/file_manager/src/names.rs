@@ -10,7 +10,7 @@ pub const MAX_FILE_NAME: usize = 255;
 /// Deepest place of a file in its space, in names.
 pub const MAX_DEPTH: usize = 100;
 /// Longest path in a grant, in bytes.
-const MAX_PATH: usize = 1024;
+const MAX_PATH: usize = 512;
 /// Most names in the path of a grant.
 const MAX_GRANT_DEPTH: usize = 32;
 

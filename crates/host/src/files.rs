@@ -120,6 +120,10 @@ fn failed(why: &str) -> ExitCode {
 fn allow_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if maximum.is_some_and(|most| most < OPEN_FILES) {
+        let what = "guests may have more files open than this process; raise its hard limit";
+        tracing::warn!(limit = maximum, wanted = OPEN_FILES, what);
+    }
     let wanted = maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
     if current.is_some_and(|current| current < wanted) {
         let limit = Rlimit { current: Some(wanted), maximum };

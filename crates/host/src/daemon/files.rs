@@ -29,8 +29,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 const COUNT: Duration = Duration::from_secs(120);
 /// Between two tries to start it.
 const AGAIN: Duration = Duration::from_millis(500);
-/// Spaces in one answer.
-const MOST_SPACES: usize = 1000;
+/// About as many bytes of spaces go into one answer.
+const MOST_LISTED: usize = 256 << 10;
 
 /// The file manager as the host has it.
 #[derive(Default)]
@@ -279,8 +279,15 @@ impl Shared {
             .map_err(|error| CommandError::Pool(in_full(&error)))?;
         let default = self.config.file.files.quota;
         let listed = table.spaces().filter(|(name, _)| only.is_none_or(|only| only == *name));
+        let mut left = MOST_LISTED;
+        let fitting = listed.take_while(|(_, entry)| {
+            let paths = entry.grants.iter().map(|grant| grant.path.to_string().len() + 200);
+            let fits = left > 0;
+            left = left.saturating_sub(paths.sum::<usize>() + 400);
+            fits
+        });
         let mut spaces: Vec<_> =
-            listed.take(MOST_SPACES).map(|(name, entry)| described(name, entry, default)).collect();
+            fitting.map(|(name, entry)| described(name, entry, default)).collect();
         if let (Some(name), [space]) = (only, &mut *spaces) {
             if let Answer::Usage { bytes, files } =
                 self.operate_files(&Ask::Usage { space: name.clone() })?
