@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::DirBuilder;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,18 @@ pub enum ManagerError {
         /// Its path.
         path: PathBuf,
         /// Why not.
+        source: io::Error,
+    },
+    /// The kernel cannot follow paths in it safely.
+    #[error(
+        "files in {} cannot be served: {source}; it takes a kernel, and a container, with openat2 \
+         (Linux 5.6)",
+        path.display()
+    )]
+    NoOpenat2 {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
         source: io::Error,
     },
     /// The table's file cannot be used.
@@ -87,6 +100,12 @@ impl FileManager {
             .mode(0o700)
             .create(folder)
             .map_err(|source| ManagerError::Directory { path: folder.to_owned(), source })?;
+        // Without it nothing is served: no other call follows paths as safely.
+        let probed = std::fs::File::open(folder).and_then(|open| {
+            let none: [&[u8]; 0] = [];
+            crate::space::beneath::handle(open.as_fd(), &none).map_err(io::Error::from)
+        });
+        probed.map_err(|source| ManagerError::NoOpenat2 { path: folder.to_owned(), source })?;
         Ok(Self {
             folder: folder.to_owned(),
             table_file: table_file.to_owned(),

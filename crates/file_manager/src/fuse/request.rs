@@ -69,6 +69,7 @@ pub(crate) enum Body<'a> {
     Write {
         handle: u64,
         offset: u64,
+        append: bool,
         data: &'a [u8],
     },
     /// What the file's space holds.
@@ -174,6 +175,9 @@ mod attribute {
 const BY_HANDLE: u32 = 1;
 /// `FUSE_FSYNC_FDATASYNC`.
 const DATA_ONLY: u32 = 1;
+/// `FUSE_WRITE_CACHE`, and `O_APPEND` in a guest.
+const FROM_CACHE: u32 = 1;
+const APPEND: u32 = 0o2000;
 /// `FUSE_INIT_EXT`: there are more flags.
 const INIT_EXT: u64 = 1 << 30;
 
@@ -242,9 +246,13 @@ fn body<'a>(header: &Header, mut words: Words<'a>) -> Option<Body<'a>> {
         }
         opcode::WRITE => {
             let (handle, offset, size) = (words.u64()?, words.u64()?, words.u32()? as usize);
-            words.skip(20)?;
+            let from_cache = words.u32()? & FROM_CACHE != 0;
+            words.skip(8)?;
+            // What the kernel kept of a mapped file has its place.
+            let append = words.u32()? & APPEND != 0 && !from_cache;
+            words.skip(4)?;
             let data = Some(words.0).filter(|data| data.len() == size && size <= MAX_DATA)?;
-            Body::Write { handle, offset, data }
+            Body::Write { handle, offset, append, data }
         }
         opcode::STATFS => Body::Totals,
         opcode::RELEASE => Body::Release { handle: words.u64()? },

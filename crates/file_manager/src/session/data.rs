@@ -72,12 +72,18 @@ impl Session {
         }
     }
 
-    pub(super) fn write(&mut self, handle: u64, offset: u64, data: &[u8]) -> Result<Reply, Errno> {
+    pub(super) fn write(
+        &mut self,
+        handle: u64,
+        (offset, append): (u64, bool),
+        data: &[u8],
+    ) -> Result<Reply, Errno> {
         let node = self.handles.get(handle)?.node;
         self.in_space(node)?.allow(Level::Write)?;
         match &self.handles.get(handle)?.open {
             Open::File { file, write: true, .. } => {
-                let written = file.write(offset, data, self.quota(file.space()))?;
+                let quota = self.quota(file.space());
+                let written = file.write(offset, data, append, quota)?;
                 Ok(Reply::written(u32::try_from(written).map_err(|_| Errno::IO)?))
             }
             _ => Err(Errno::BADF),

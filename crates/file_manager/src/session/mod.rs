@@ -151,7 +151,9 @@ impl Session {
             Body::Open { flags } => self.open(node, flags),
             Body::Create { name, flags, mode } => self.create(header, name, flags, mode),
             Body::Read { handle, offset, size } => self.read(handle, offset, size.min(room)),
-            Body::Write { handle, offset, data } => self.write(handle, offset, data),
+            Body::Write { handle, offset, append, data } => {
+                self.write(handle, (offset, append), data)
+            }
             Body::Sync { handle, data_only } => self.sync(handle, data_only),
             Body::OpenFolder => self.open_folder(node),
             Body::ReadFolder { handle, offset, size } => {

@@ -275,10 +275,19 @@ impl OpenFile {
         Ok(bytes)
     }
 
-    /// Writes, all of `bytes` unless the host is full; nothing if the space is.
-    pub(crate) fn write(&self, offset: u64, bytes: &[u8], quota: Quota) -> Result<usize, Errno> {
-        let end = offset.checked_add(bytes.len() as u64).ok_or(Errno::FBIG)?;
-        self.resize(end, false, quota, || self.write_at(offset, bytes))
+    /// Writes, all of `bytes` unless the host is full; nothing if the space is. With
+    /// `append` at the end, wherever others have moved that to.
+    pub(crate) fn write(
+        &self,
+        offset: u64,
+        bytes: &[u8],
+        append: bool,
+        quota: Quota,
+    ) -> Result<usize, Errno> {
+        let start = |before| if append { before } else { offset };
+        let end = |before| start(before).checked_add(bytes.len() as u64).ok_or(Errno::FBIG);
+        let after = |before: u64| Ok(end(before)?.max(before));
+        self.resize(after, quota, |before| self.write_at(start(before), bytes))
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<usize, Errno> {
@@ -297,23 +306,22 @@ impl OpenFile {
 
     /// Makes the file `size` bytes long.
     pub(crate) fn set_size(&self, size: u64, quota: Quota) -> Result<(), Errno> {
-        self.resize(size, true, quota, || rustix::fs::ftruncate(&self.file, size))
+        self.resize(|_| Ok(size), quota, |_| rustix::fs::ftruncate(&self.file, size))
     }
 
-    /// Does what leaves the file `end` bytes long, or with `shrink` unset at least
-    /// that, and counts what it did.
+    /// Does what leaves the file as long as `after` says of its length before, and
+    /// counts what it did.
     fn resize<T>(
         &self,
-        end: u64,
-        shrink: bool,
+        after: impl FnOnce(u64) -> Result<u64, Errno>,
         quota: Quota,
-        change: impl FnOnce() -> Result<T, Errno>,
+        change: impl FnOnce(u64) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         let mut ledger = self.space.ledger();
         let before = self.facts()?.size;
-        let after = if shrink { end } else { end.max(before) };
+        let after = after(before)?;
         ledger.allow(after.saturating_sub(before), 0, quota)?;
-        let done = change();
+        let done = change(before);
         // What the host made of it counts, also of a change that failed.
         ledger.resized(before, self.facts().map_or(after, |facts| facts.size));
         done

@@ -20,11 +20,11 @@ fn recounted(folder: &tempfile::TempDir) -> Usage {
 fn a_quota_refuses_before_anything_is_lost() {
     let (folder, space) = space();
     let (file, _) = space.make_file(&[], b"a", 0o644, QUOTA).unwrap();
-    assert_eq!(file.write(0, &[1; 60], QUOTA), Ok(60));
-    assert_eq!(file.write(50, &[2; 60], QUOTA), Err(Errno::DQUOT));
+    assert_eq!(file.write(0, &[1; 60], false, QUOTA), Ok(60));
+    assert_eq!(file.write(50, &[2; 60], false, QUOTA), Err(Errno::DQUOT));
     assert_eq!(file.set_size(101, QUOTA), Err(Errno::DQUOT));
     assert_eq!(file.read(0, 200), Ok(vec![1; 60]), "what was there is there");
-    assert_eq!(file.write(0, &[3; 100], QUOTA), Ok(100), "up to the edge");
+    assert_eq!(file.write(0, &[3; 100], false, QUOTA), Ok(100), "up to the edge");
     assert_eq!(space.make_link(&[], b"l", b"/etc/passwd", QUOTA).map(drop), Err(Errno::DQUOT));
     file.set_size(10, QUOTA).unwrap();
     space.make_link(&[], b"l", b"/etc/passwd", QUOTA).unwrap();
@@ -36,6 +36,19 @@ fn a_quota_refuses_before_anything_is_lost() {
     let sixth = space.make_file(&[], b"z", 0o644, QUOTA).map(drop);
     assert_eq!(sixth, Err(Errno::DQUOT));
     assert!(!folder.path().join("alice/z").exists());
+    assert_eq!(space.usage(), recounted(&folder));
+}
+
+#[test]
+fn what_is_appended_goes_to_the_end_that_there_is() {
+    let (folder, space) = space();
+    let (file, _) = space.make_file(&[], b"a", 0o644, QUOTA).unwrap();
+    let (other, _) = space.open_file(&[b"a"], true).unwrap();
+    // Neither knows where the other has moved the end to.
+    assert_eq!(file.write(0, b"one", true, QUOTA), Ok(3));
+    assert_eq!(other.write(0, b"two", true, QUOTA), Ok(3));
+    assert_eq!(file.write(3, &[b'x'; 95], true, QUOTA), Err(Errno::DQUOT));
+    assert_eq!(file.read(0, 100), Ok(b"onetwo".to_vec()));
     assert_eq!(space.usage(), recounted(&folder));
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use file_manager::{AccessTable, Grant, Quota, Right, SpaceEntry, SpaceName};
 use main_storage::PartitionName;
@@ -27,8 +27,9 @@ use crate::link::{Link, Order};
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long it may take to count a space.
 const COUNT: Duration = Duration::from_secs(120);
-/// Between two tries to start it.
-const AGAIN: Duration = Duration::from_millis(500);
+/// Between its end, or a start in vain, and the next start.
+const AGAIN: Duration = Duration::from_millis(200);
+const IN_VAIN: Duration = Duration::from_secs(10);
 /// About as many bytes of spaces go into one answer.
 const MOST_LISTED: usize = 256 << 10;
 
@@ -149,7 +150,7 @@ impl Shared {
     /// Has a file manager as long as the host lives, if a pool needs one.
     pub(super) fn keep_files(&self) {
         while self.has_files() && !self.board().closing {
-            match self.start_file_manager() {
+            let pause = match self.start_file_manager() {
                 Ok(mut child) => {
                     let ended = child.wait();
                     self.files.state().manager = None;
@@ -157,13 +158,16 @@ impl Shared {
                     if !self.board().closing {
                         tracing::error!(?ended, "the file manager has ended; starting another");
                     }
+                    AGAIN
                 }
                 Err(reason) => {
                     tracing::error!(reason, "no file manager: machines have no files");
+                    IN_VAIN
                 }
-            }
-            if !self.board().closing {
-                std::thread::sleep(AGAIN);
+            };
+            let until = Instant::now() + pause;
+            while Instant::now() < until && !self.board().closing {
+                std::thread::sleep(AGAIN / 4);
             }
         }
     }
