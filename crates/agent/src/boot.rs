@@ -47,13 +47,19 @@ pub(crate) fn bring_up() -> Result<Options, BootError> {
     if options.data_disk.is_some() {
         load_modules("order.disk");
     }
-    if has_memory_device() {
+    if has_device(MEMORY_DEVICE) {
         load_modules("order.memory");
     }
     if !options.keep_initramfs {
         move_to_root_disk()?;
     }
     run_time_file_systems();
+    if has_device(FILES_DEVICE) {
+        // Whose files these are changes with whoever has the machine.
+        let quiet = MS_NOSUID | MS_NODEV;
+        let mounted = mount_new(FILES_TAG, "/files", "virtiofs", quiet, "");
+        tell("mounting the users' files at /files", mounted);
+    }
     if let Some(name) = &options.hostname {
         tell("setting the host name", sys::set_hostname(name));
     }
@@ -111,12 +117,17 @@ fn load_modules(list: &str) {
     }
 }
 
-/// Whether the machine has a virtio device of type 24, by which it gives the
-/// guest memory while it runs.
-fn has_memory_device() -> bool {
+/// The virtio device by which the machine gives the guest memory while it runs.
+const MEMORY_DEVICE: &str = "0x0018";
+/// That by which it gives users their files, and the name they are mounted by.
+const FILES_DEVICE: &str = "0x001a";
+const FILES_TAG: &str = "berth";
+
+/// Whether the machine has a virtio device of that type.
+fn has_device(kind: &str) -> bool {
     let Ok(devices) = fs::read_dir("/sys/bus/virtio/devices") else { return false };
     devices.flatten().any(|device| {
-        fs::read_to_string(device.path().join("device")).is_ok_and(|id| id.trim() == "0x0018")
+        fs::read_to_string(device.path().join("device")).is_ok_and(|id| id.trim() == kind)
     })
 }
 

@@ -72,6 +72,13 @@ pub(crate) enum Command {
     /// The host reads the users file anew for each of them.
     #[command(subcommand)]
     User(UserCommand),
+    /// Say who may reach which users' files
+    ///
+    /// A user has a space of files of his own, which machines of pools with `files =
+    /// true` show at /files while they are his. A change counts at once, also where
+    /// files are open.
+    #[command(subcommand)]
+    Files(FilesCommand),
     /// Make a partition while the host runs
     ///
     /// It lives in the smallest gap that is large enough, or where --origin
@@ -196,6 +203,9 @@ pub(crate) enum Command {
     /// What keeps main storage; started by the host
     #[command(hide = true)]
     Keeper,
+    /// What has the users' files; started by the host
+    #[command(hide = true)]
+    FileManager,
 }
 
 const UP_EXAMPLES: &str = "\
@@ -247,6 +257,67 @@ pub(crate) enum UserCommand {
         /// The users file [default: users.toml in the state directory]
         #[arg(long, value_name = "FILE")]
         users: Option<PathBuf>,
+    },
+}
+
+/// What can be done with users' files.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FilesCommand {
+    /// Show spaces: owner, quota and who else may reach them
+    #[command(after_help = "Examples:\n  berth files list\n  berth files list alice --json")]
+    List {
+        /// Only this one, and what it holds
+        space: Option<String>,
+    },
+    /// Add a space; a user's own is added when it is first used
+    #[command(
+        after_help = "Examples:\n  berth files add team\n  berth files add alice --owner alice"
+    )]
+    Add {
+        /// Its name; a user's own is called as the user is
+        space: String,
+        /// Whose own it is
+        #[arg(long, value_name = "USER")]
+        owner: Option<String>,
+    },
+    /// Let a user or group reach a space, or a directory in it
+    #[command(
+        after_help = "Examples:\n  berth files grant alice:notes --to user:bob\n  berth files grant team --to group:staff --write"
+    )]
+    Grant {
+        /// The space; with a directory in it behind a colon, only that
+        #[arg(value_name = "SPACE[:DIR]")]
+        place: String,
+        /// user:ID or group:NAME
+        #[arg(long)]
+        to: String,
+        /// To change what is there, not only to read it
+        #[arg(long)]
+        write: bool,
+    },
+    /// Take a grant back
+    #[command(after_help = "Example:\n  berth files revoke alice:notes --from user:bob")]
+    Revoke {
+        /// The space, and the directory as it was granted
+        #[arg(value_name = "SPACE[:DIR]")]
+        place: String,
+        /// user:ID or group:NAME
+        #[arg(long)]
+        from: String,
+    },
+    /// Bound what a space may hold; without bounds, as the host file does
+    #[command(
+        after_help = "Examples:\n  berth files quota alice --bytes 5G --files 200000\n  berth files quota alice"
+    )]
+    Quota {
+        /// The space
+        space: String,
+        /// Bytes in files
+        #[arg(long, value_name = "SIZE")]
+        bytes: Option<Size>,
+        /// Files, directories and links
+        #[arg(long, value_name = "NUMBER")]
+        files: Option<u64>,
     },
 }
 

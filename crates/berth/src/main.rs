@@ -2,7 +2,7 @@
 //!
 //! `args` is what clap reads; every other module is a command or a few, each
 //! an ordinary client of the host ([`host::client`]), but for `up`, which is
-//! the host, and `worker` and `keeper`, which the host starts.
+//! the host, and `worker`, `keeper` and `file-manager`, which the host starts.
 
 mod allocate;
 mod args;
@@ -11,6 +11,7 @@ mod commands;
 mod console;
 mod demo;
 mod exec;
+mod files;
 mod images;
 mod own_host;
 mod pool;
@@ -82,10 +83,15 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             say_what_happens(false);
             return Ok(host::keeper::main());
         }
+        Command::FileManager => {
+            say_what_happens(false);
+            return Ok(host::files::main());
+        }
         Command::Up(args) => up::up(global, &args)?,
         Command::Down => up::down(global)?,
         Command::Status => commands::status(global)?,
         Command::Pool(command) => pool::pool(global, &command)?,
+        Command::Files(command) => files::files(global, &command)?,
         Command::User(command) => user::user(global, &command)?,
         Command::Create(args) => commands::create(global, &args)?,
         Command::Delete(args) => commands::delete(global, &args)?,

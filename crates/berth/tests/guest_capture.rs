@@ -42,6 +42,7 @@ impl Host {
             initrd: Some(image.initrd),
             command_line: image.command_line,
             disks: vec![DiskConfig { path: image.root, mode: DiskMode::ReadOnly }],
+            files: false,
             io_keys: BTreeMap::new(),
         };
         Self { main: MainStorage::create(3 * SIZE, Backing::Memfd).unwrap(), config }

@@ -54,6 +54,7 @@ impl Guest {
             initrd: Some(image.initrd),
             command_line: image.command_line,
             disks: vec![DiskConfig { path: image.root, mode: DiskMode::ReadOnly }],
+            files: false,
             io_keys: BTreeMap::new(),
         };
         let machine = Machine::new(&config, &window).unwrap();

@@ -9,6 +9,7 @@
 
 use std::io::{self, Read, Write};
 
+use file_manager::{SpaceName, SpacePath, Subject};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -125,8 +126,90 @@ pub enum Request {
         /// Most machines; at most what the host file says.
         max: u16,
     },
+    /// See and change who may reach which users' files.
+    Files {
+        /// What of it.
+        request: FilesRequest,
+    },
     /// End every partition, then the host.
     Down,
+}
+
+/// What an operator wants with users' file spaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "wish", rename_all = "snake_case", deny_unknown_fields)]
+pub enum FilesRequest {
+    /// Show them, or one: answers [`Reply::Files`].
+    List {
+        /// Only this one, and what it holds.
+        space: Option<SpaceName>,
+    },
+    /// Have a space: a user's own, or one with a name only.
+    Add {
+        /// Its name; a user's own is called as the user is.
+        space: SpaceName,
+        /// Whose own it is.
+        owner: Option<String>,
+    },
+    /// Let somebody reach a directory in a space.
+    Grant {
+        /// The space.
+        space: SpaceName,
+        /// To whom.
+        to: Subject,
+        /// The directory; all of the space if it is empty.
+        path: SpacePath,
+        /// To change it, not only to read.
+        write: bool,
+    },
+    /// Take that back.
+    Revoke {
+        /// The space.
+        space: SpaceName,
+        /// From whom.
+        to: Subject,
+        /// The directory.
+        path: SpacePath,
+    },
+    /// Bound a space; with neither, as the host file bounds all.
+    Quota {
+        /// The space.
+        space: SpaceName,
+        /// Bytes it may hold.
+        bytes: Option<u64>,
+        /// Files it may hold.
+        files: Option<u64>,
+    },
+}
+
+/// A space of users' files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSpace {
+    /// Its name.
+    pub name: SpaceName,
+    /// Whose own it is.
+    pub owner: Option<String>,
+    /// Bytes it may hold.
+    pub most_bytes: u64,
+    /// Files it may hold.
+    pub most_files: u64,
+    /// Bytes it holds, if that was asked for.
+    pub bytes: Option<u64>,
+    /// Files it holds, if that was asked for.
+    pub files: Option<u64>,
+    /// Who else may reach it.
+    pub grants: Vec<FileGrant>,
+}
+
+/// Who may reach what of a space.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileGrant {
+    /// Who.
+    pub to: Subject,
+    /// The directory; all of it if it is empty.
+    pub path: SpacePath,
+    /// To change it, not only to read.
+    pub write: bool,
 }
 
 /// A pool.
@@ -259,6 +342,13 @@ pub enum Reply {
     Pools {
         /// In the order of the host file.
         pools: Vec<PoolStatus>,
+    },
+    /// Spaces of users' files.
+    Files {
+        /// By name.
+        spaces: Vec<FileSpace>,
+        /// Whether there are more.
+        more: bool,
     },
     /// How a move ended.
     Move(MoveOutcome),

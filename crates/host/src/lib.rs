@@ -18,6 +18,7 @@
 pub mod client;
 pub mod control;
 mod daemon;
+pub mod files;
 pub mod host_file;
 mod journal;
 pub mod keeper;

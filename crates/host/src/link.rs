@@ -50,6 +50,9 @@ pub(crate) struct WorkerConfig {
     pub(crate) io_keys: BTreeMap<String, u8>,
     /// Begin as a copy of a captured machine, and parked.
     pub(crate) copy: bool,
+    /// With a device for the user's files.
+    #[serde(default)]
+    pub(crate) files: bool,
 }
 
 /// A data disk: a template and what the guest writes.
@@ -108,6 +111,9 @@ pub(crate) enum Order {
     /// [`Report::NotCaptured`]. With the files of storage and keys and two empty
     /// ones, for storage and state.
     Capture { wait_ms: u64 },
+    /// The guest's files are those of another session from now on. With a socket to
+    /// the file manager.
+    Files,
     /// Let a parked copy go on.
     Wake,
     /// Make a copy what it was and park it: answers [`Report::Parked`] or

@@ -187,6 +187,24 @@ impl StateDir {
         self.0.join("captures")
     }
 
+    /// The spaces of users' files, unless the host file names another place.
+    #[must_use]
+    pub fn spaces(&self) -> PathBuf {
+        self.0.join("files")
+    }
+
+    /// Who may reach which space.
+    #[must_use]
+    pub fn access_table(&self) -> PathBuf {
+        self.0.join("access.json")
+    }
+
+    /// What the file manager said last.
+    #[must_use]
+    pub fn files_log(&self) -> PathBuf {
+        self.0.join("files.log")
+    }
+
     /// Partitions that have a worker's socket, alive or left over.
     #[must_use]
     pub fn worker_sockets(&self) -> Vec<PartitionName> {

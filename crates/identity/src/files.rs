@@ -40,7 +40,10 @@ fn refused<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> 
 }
 
 /// The text of a private file of at most `most` bytes.
-pub(crate) fn read_private(path: &Path, most: u64) -> Result<String, FileError> {
+///
+/// # Errors
+/// [`FileError`] when it cannot be read, is not private or is longer.
+pub fn read_private(path: &Path, most: u64) -> Result<String, FileError> {
     let file = File::open(path).map_err(refused("open", path))?;
     let mode = file.metadata().map_err(refused("examine", path))?.mode();
     if mode & 0o077 != 0 {
@@ -55,7 +58,10 @@ pub(crate) fn read_private(path: &Path, most: u64) -> Result<String, FileError> 
 }
 
 /// Puts `text` in the place of the file, or leaves the old one.
-pub(crate) fn replace_private(path: &Path, text: &str) -> Result<(), FileError> {
+///
+/// # Errors
+/// [`FileError`] when it cannot be written.
+pub fn replace_private(path: &Path, text: &str) -> Result<(), FileError> {
     let new = write_beside(path, text)?;
     let done = fs::rename(&new, path).map_err(refused("replace", path));
     if done.is_err() {

@@ -15,7 +15,7 @@ mod token;
 mod users;
 
 pub use audit::{AuditError, AuditLog, AuditReader, Entry, Flush, MAX_LINE, PoolText, Record};
-pub use files::FileError;
+pub use files::{FileError, read_private, replace_private};
 pub use token::{
     Claims, DEFAULT_LIFETIME, JwksError, MAX_GROUPS, MAX_JWKS, MAX_LIFETIME, MAX_TOKEN, Machine,
     NewToken, SignError, Signer, Verifier, VerifyError,

@@ -1,8 +1,8 @@
 //! I/O processors: the host side of what a guest reads and writes.
 //!
 //! A device is a [`VirtioDevice`]: what it is, and how it works off one queue
-//! ([`Rng`] is the shortest; [`Console`], [`Blk`], [`AgentChannel`] and [`Mem`]
-//! have the same shape). A [`Processor`] gives it a thread, its virtio-mmio registers,
+//! ([`Rng`] is the shortest; [`Console`], [`Blk`], [`AgentChannel`], [`Mem`] and
+//! [`Fs`] have the same shape). A [`Processor`] gives it a thread, its virtio-mmio registers,
 //! its interrupt and its life cycle. The machine and a relocation see only an
 //! [`IoProcessor`]: registers on one side; quiesce, set address limits and
 //! resume on the other.
@@ -11,7 +11,7 @@
 //! [`IoProcessor::mmio_write`], which only notes what is wanted; the
 //! processor's own thread does it, hands the device one [`Ring`] at a time, and
 //! raises the [`InterruptLine`]. The host's ends ([`ConsoleEnd`],
-//! [`ChannelEnd`], [`MemEnd`]) fill and drain bounded buffers, wake that thread
+//! [`ChannelEnd`], [`MemEnd`], [`FsEnd`]) fill and drain bounded buffers, wake that thread
 //! and change what the device shows of itself.
 //!
 //! Whatever happens to guest storage happens through [`GuestAccess`]: it
@@ -31,6 +31,7 @@ mod chain;
 mod channel;
 mod console;
 mod device;
+mod fs;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod guest_driver;
 mod keys;
@@ -48,6 +49,7 @@ pub use chain::{Chain, ChainFault, Segment};
 pub use channel::{AgentChannel, ChannelEnd, ChannelState, PORT_NAME};
 pub use console::{ClientRead, Console, ConsoleClient, ConsoleEnd};
 pub use device::{VirtioDevice, Waker};
+pub use fs::{Fs, FsEnd, FsRequest};
 pub use mem::{MEM_BLOCK, Mem, MemEnd, MemRequestError, MemState};
 pub use processor::{
     Acknowledged, InterruptLine, IoProcessor, IoState, IoStatistics, Processor, SaveIoError,

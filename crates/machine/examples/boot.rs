@@ -40,6 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         initrd,
         command_line,
         disks,
+        files: false,
         io_keys: BTreeMap::new(),
     };
     let machine = Machine::new(&config, &window)?;

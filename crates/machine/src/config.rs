@@ -27,8 +27,10 @@ pub struct MachineConfig {
     pub command_line: String,
     /// Disks; the guest calls the first one `vda`.
     pub disks: Vec<DiskConfig>,
+    /// Whether the guest has a device for its user's files.
+    pub files: bool,
     /// Access keys of I/O processors, by name (`console`, `agent`, `blk0` for
-    /// the first disk and so on, `rng`); whoever is not named has 0 and may access every page.
+    /// the first disk and so on, `rng`, `mem`, `files`); whoever is not named has 0 and may access every page.
     pub io_keys: BTreeMap<String, AccessKey>,
 }
 

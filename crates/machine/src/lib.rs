@@ -28,8 +28,8 @@ use std::time::Instant;
 use engine::{Exit, Fence, Vcpu};
 use engine_soft::{Clock, Compiler, CompilerConfig, SoftConfig, SoftVcpu};
 use io_processors::{
-    AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, GuestStorage, IoProcessor, Mem, MemEnd,
-    OpenDiskError, Processor, Rng, StartError, VirtioDevice, open_disk,
+    AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, Fs, FsEnd, GuestStorage, IoProcessor, Mem,
+    MemEnd, OpenDiskError, Processor, Rng, StartError, VirtioDevice, open_disk,
 };
 use storage_window::StorageWindow;
 
@@ -43,6 +43,9 @@ use sbi::{After, Firmware};
 use storage_keys::{KeyUnit, StorageKeys};
 use vcpu_control::{HartStart, Pass, VcpuControl};
 use vcpu_thread::VcpuThread;
+
+/// By which name a guest mounts its user's files.
+const FILES_TAG: &str = "berth";
 
 /// How a machine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +110,7 @@ pub struct Machine {
     console: ConsoleEnd,
     agent: ChannelEnd,
     memory: Option<MemEnd>,
+    files: Option<FsEnd>,
     threads: Mutex<Vec<VcpuThread>>,
 }
 
@@ -153,6 +157,12 @@ impl Machine {
             devices.add("mem".into(), device)?;
             memory = Some(end);
         }
+        let mut files = None;
+        if config.files {
+            let (device, end) = Fs::new(FILES_TAG);
+            devices.add("files".into(), device)?;
+            files = Some(end);
+        }
         let io_processors = devices.processors;
         set_access_keys(config, &io_processors)?;
 
@@ -176,6 +186,7 @@ impl Machine {
             console: console_end.clone(),
             agent: agent_end,
             memory,
+            files,
             threads: Mutex::default(),
         };
         machine.start_threads(config, window, vcpus, console_end)?;
@@ -279,6 +290,13 @@ impl Machine {
     #[must_use]
     pub fn memory(&self) -> Option<&MemEnd> {
         self.memory.as_ref()
+    }
+
+    /// The host's end of the device for the files of the guest's user. `None` if the
+    /// machine has none.
+    #[must_use]
+    pub fn files(&self) -> Option<&FsEnd> {
+        self.files.as_ref()
     }
 
     /// Waits until the machine has ended, and says how.

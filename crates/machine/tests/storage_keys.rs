@@ -87,6 +87,7 @@ fn machine(vcpus: u8, program: &[u32], io_keys: &[(&str, u8)]) -> Result<Started
         initrd: None,
         command_line: String::new(),
         disks: Vec::new(),
+        files: false,
         io_keys: io_keys.iter().map(key).collect::<BTreeMap<_, _>>(),
     };
     Ok(Started { machine: Machine::new(&config, &window)?, window })

@@ -133,6 +133,7 @@ fn in_berth(guest: &Guest) -> Result<Transcript, CpuBenchError> {
         initrd: Some(guest.initrd.clone()),
         command_line: format!("{BERTH_CONSOLE} {}", guest.command_line),
         disks: Vec::new(),
+        files: false,
         io_keys: BTreeMap::new(),
     };
     let machine = Machine::new(&config, &window)?;

@@ -245,6 +245,7 @@ impl Shared {
             root: image.root.clone(),
             data,
             copy: false,
+            files: self.config.file.pool_of(&spec.name).is_some_and(|pool| pool.user_files),
             io_keys: spec.io_keys.iter().map(|(name, key)| (name.clone(), key.number())).collect(),
         })
     }

@@ -12,6 +12,7 @@
 //! exchange   two partitions change places
 //! resize     expand, shrink, compact
 //! pools      the machines of service pools
+//! files      which machine has whose files
 //! process    one worker process and what it reports
 //! records    partitions as the journal holds them
 //! serve      one client's connection
@@ -24,6 +25,7 @@ mod board;
 mod commands;
 mod create;
 mod exchange;
+mod files;
 mod memory;
 mod open;
 mod pools;
@@ -57,6 +59,7 @@ use crate::journal::Journal;
 use crate::keeper::{Keeper, end_keeper_of};
 use crate::state_dir::{Lock, StateDir, StateDirError};
 use board::Board;
+use files::Files;
 use open::Opened;
 use pools::{CaptureFiles, Input, Pools};
 use recovery::Next;
@@ -183,6 +186,7 @@ struct Shared {
     clients: AtomicUsize,
     stopper: UnixStream,
     pools: Pools,
+    files: Files,
     /// Signs what machines say of themselves.
     signer: Signer,
     audit_log: Mutex<AuditLog>,
@@ -284,6 +288,7 @@ impl Host {
             clients: AtomicUsize::new(0),
             stopper,
             pools,
+            files: Files::default(),
             signer,
             audit_log: Mutex::new(audit_log),
             rebuilding: Mutex::default(),
@@ -316,11 +321,13 @@ impl Host {
             let keeper = &mut self.keeper;
             scope.spawn(|| pools::run(&shared, inputs));
             scope.spawn(|| shared.keep_kept(keeper));
+            scope.spawn(|| shared.keep_files());
             let result = accept_clients(&shared, listener, stop);
             tracing::info!("ending: every guest is asked to power off");
             drop(gateway);
             shared.pools.tell(Input::End);
             shared.end_all();
+            shared.end_file_manager();
             // Only now: guests may still have been moving.
             if let Err(error) = end_keeper_of(&shared.dir) {
                 tracing::error!(%error, "the keeper of main storage cannot be told to end");

@@ -43,10 +43,12 @@
 //! [`HostFile::parse`] is pure: what depends on the host it runs on
 //! ([`HostFile::check_host`]) or on the images there are is asked separately.
 
+mod files;
 mod place;
 mod pool;
 mod raw;
 
+pub use files::FilesSpec;
 pub(crate) use place::is_image_name;
 pub use pool::{MAX_POOL_FILE, PoolFile, PoolSpec, ProgramKind, ProgramSpec};
 
@@ -82,6 +84,8 @@ pub struct HostFile {
     pub pools: Vec<PoolSpec>,
     /// Where their users come in.
     pub gateway: GatewaySpec,
+    /// Where their users' files are.
+    pub files: FilesSpec,
 }
 
 /// The gateway as declared.
@@ -217,6 +221,9 @@ impl HostFile {
         let dir = path.parent().unwrap_or(Path::new(""));
         for file in file.pools.iter_mut().flat_map(|pool| &mut pool.files) {
             file.source = dir.join(&file.source);
+        }
+        if let Some(directory) = &mut file.files.directory {
+            *directory = dir.join(&*directory);
         }
         let GatewaySpec { certificate, key, users, jwks, .. } = &mut file.gateway;
         for path in [certificate, key, users, jwks].into_iter().flatten() {

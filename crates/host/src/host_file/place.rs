@@ -7,6 +7,7 @@ use main_storage::{AccessKey, BLOCK_SIZE, PartitionName, Refusal, Size, StorageM
 use storage_window::{Backing, HugePage};
 use toml::Spanned;
 
+use super::files;
 use super::pool::{self, RawPool};
 use super::raw::{
     self, RawBacking, RawFile, RawGateway, RawMainStorage, RawPartition, RawSharing, RawSize,
@@ -79,8 +80,10 @@ pub(super) fn decide(text: &str, file: RawFile) -> Result<HostFile, HostFileErro
         .collect::<Result<Vec<_>, _>>()?;
     check_sharing(&partitions)?;
     let gateway = gateway(&at, file.gateway)?;
+    let files = files::files(&at, file.files)?;
     let mut file = HostFile {
         gateway,
+        files,
         main_storage,
         backing,
         numa_node,

@@ -14,6 +14,7 @@
 //! wait = "30s"                  # longest wait for a machine; default
 //! queue = 64                    # claims that may wait; default
 //! conversation = "60m"          # longest conversation; default
+//! files = false                 # default; true: the user's files are at /files
 //!
 //! [[pool.file]]                 # put into the machines before they are captured
 //! source = "programs/mail"      # beside the host file
@@ -61,6 +62,8 @@ pub struct PoolSpec {
     pub programs: Vec<ProgramSpec>,
     /// Files that are put into its machines.
     pub files: Vec<PoolFile>,
+    /// Whether its machines have their user's files.
+    pub user_files: bool,
     /// How long a conversation may last.
     pub conversation: Duration,
     /// Line in the host file where it begins.
@@ -133,6 +136,8 @@ pub(super) struct RawPool {
     program: Vec<Spanned<RawProgram>>,
     #[serde(default)]
     file: Vec<Spanned<RawFile>>,
+    #[serde(default)]
+    files: bool,
 }
 
 #[derive(Deserialize)]
@@ -217,7 +222,8 @@ pub(super) fn pool(
     let files = raw.file.iter().map(|file| self::file(at, file.get_ref(), &about));
     let files = files.collect::<Result<_, _>>()?;
     let conversation = wait(&raw.conversation, CONVERSATION)?;
-    Ok((PoolSpec { config, programs, files, conversation, line }, image, vcpus))
+    let user_files = raw.files;
+    Ok((PoolSpec { config, programs, files, user_files, conversation, line }, image, vcpus))
 }
 
 fn bounds(

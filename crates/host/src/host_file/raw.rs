@@ -8,6 +8,7 @@ use main_storage::Size;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::files::RawFiles;
 use super::pool::RawPool;
 use super::{Engine, HostFileError};
 
@@ -23,6 +24,8 @@ pub(super) struct RawFile {
     pub(super) pool: Vec<Spanned<RawPool>>,
     #[serde(default)]
     pub(super) gateway: RawGateway,
+    #[serde(default)]
+    pub(super) files: RawFiles,
 }
 
 #[derive(Deserialize)]

@@ -215,6 +215,27 @@ proptest::proptest! {
 }
 
 #[test]
+fn users_files_are_bounded_and_only_where_they_are_wanted() {
+    let text = |files: &str, pool: &str| {
+        format!(
+            "[main_storage]\nsize = \"8M\"\n{files}\n[[pool]]\nname = \"p\"\ncount = 1\n\
+             size = \"4M\"\nimage = \"minimal\"\nanybody = true\n{pool}\n\
+             [[pool.program]]\ntpn = \"a\"\nrun = [\"/a\"]\n"
+        )
+    };
+    let plain = HostFile::parse(&text("", "")).unwrap();
+    assert_eq!((plain.files, plain.pools[0].user_files), (FilesSpec::default(), false));
+    let stated = "[files]\ndirectory = \"/srv\"\nquota = \"5M\"\nmost = 7";
+    let file = HostFile::parse(&text(stated, "files = true")).unwrap();
+    assert!(file.pools[0].user_files);
+    assert_eq!(file.files.directory, Some("/srv".into()));
+    assert_eq!(file.files.quota, file_manager::Quota { bytes: 5 << 20, files: 7 });
+    for wrong in ["[files]\nquota = \"much\"", "[files]\nmost = -1", "[files]\nsize = 1"] {
+        assert!(HostFile::parse(&text(wrong, "")).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn main_storage_is_made_of_what_the_file_says() {
     let file = |more: &str| HostFile::parse(&format!("[main_storage]\nsize = \"8M\"\n{more}\n"));
     let backing = |more: &str| file(more).map(|file| (file.backing, file.numa_node)).unwrap();

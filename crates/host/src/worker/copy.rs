@@ -106,6 +106,9 @@ impl Worker {
         let origin = self.origin.as_ref().ok_or("this machine is no copy of a captured one")?;
         let started = Instant::now();
         let held = Held::hold(&self.machine, limit).map_err(|error| error.to_string())?;
+        if let Some(files) = &self.files {
+            files.disconnect();
+        }
         // Before the device begins the new session.
         self.agent.resume_from(origin.agent());
         let done = origin.storage.put_back(&self.window).map_err(|error| in_full(&error))?;

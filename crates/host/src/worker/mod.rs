@@ -10,6 +10,7 @@ mod agent;
 mod console;
 mod copy;
 mod exchange;
+mod files;
 mod hold;
 mod placement;
 mod relocate;
@@ -38,6 +39,7 @@ use crate::link::{
 use crate::lockdown;
 use agent::Agent;
 use copy::Origin;
+use files::UserFiles;
 use relocate::{Answers, Files};
 
 /// How long an I/O processor may take to acknowledge its address limits.
@@ -90,6 +92,8 @@ struct Worker {
     settled: Condvar,
     /// What a copy of a captured machine goes back to.
     origin: Option<Origin>,
+    /// The files of the guest's user.
+    files: Option<UserFiles>,
 }
 
 /// Runs a worker on the listening socket at standard input.
@@ -160,8 +164,20 @@ fn begin(
     if let Some(origin) = &origin {
         agent.resume_from(origin.agent());
     }
-    let worker =
-        Worker { machine, window, agent, host, answers, name, ready, changing, settled, origin };
+    let files = machine.files().map(UserFiles::of).transpose()?;
+    let worker = Worker {
+        machine,
+        window,
+        agent,
+        host,
+        answers,
+        name,
+        ready,
+        changing,
+        settled,
+        origin,
+        files,
+    };
     let worker = Arc::new(worker);
     let agent = Arc::clone(&worker.agent);
     spawn("agent", move || agent.run())?;
@@ -249,6 +265,7 @@ fn machine_config(config: &WorkerConfig) -> MachineConfig {
         initrd: config.initrd.clone(),
         command_line: config.command_line.clone(),
         disks: std::iter::once(root).chain(data).collect(),
+        files: config.files,
         io_keys: config
             .io_keys
             .iter()
@@ -292,6 +309,11 @@ impl Worker {
                     Ok(captured) => Report::Captured(captured),
                     Err(reason) => Report::NotCaptured { reason },
                 });
+            }
+            Order::Files => {
+                if let Some((files, session)) = self.files.as_ref().zip(client(fds)) {
+                    files.connect(session);
+                }
             }
             Order::Wake => {
                 if let Err(reason) = self.wake() {

@@ -2,13 +2,14 @@
 //! test.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 
 use main_storage::AccessKey;
 
 use super::{BASE, BUFFERS, Driver, MemoryDisk, TestStorage, patience};
 use crate::{
-    AddressLimits, AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, GuestStorage as _,
-    IoProcessor, MEM_BLOCK, Mem, MemEnd, Rng,
+    AddressLimits, AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, Fs, FsEnd, FsRequest,
+    GuestStorage as _, IoProcessor, MEM_BLOCK, Mem, MemEnd, Rng,
 };
 
 /// The host's end of whatever device is exercised.
@@ -17,6 +18,7 @@ enum End {
     Console(ConsoleEnd),
     Channel(ChannelEnd),
     Mem(MemEnd),
+    Fs(FsEnd, Receiver<FsRequest>),
 }
 
 /// Takes `data` as what a hostile guest does to a device, and does it: stores
@@ -28,7 +30,7 @@ enum End {
 /// If it does not.
 pub fn exercise(data: &[u8]) {
     let mut input = Input(data);
-    let (mut driver, end) = match input.byte() % 5 {
+    let (mut driver, end) = match input.byte() % 6 {
         0 => (Driver::start(Rng), End::None),
         1 => {
             let disk = Box::new(MemoryDisk::new(vec![7; 64 * 512]));
@@ -42,7 +44,13 @@ pub fn exercise(data: &[u8]) {
             let (channel, end) = AgentChannel::new();
             (Driver::start(channel), End::Channel(end))
         }
-        _ => memory(),
+        4 => memory(),
+        _ => {
+            let (device, end) = Fs::new("fuzz");
+            let (tell, told) = channel();
+            end.serve(move |request| drop(tell.send(request)));
+            (Driver::start(device), End::Fs(end, told))
+        }
     };
     driver.initialise(u64::from(input.byte()) << 24 | 0xff);
     while !input.0.is_empty() {
@@ -154,6 +162,11 @@ fn host(input: &mut Input<'_>, driver: &mut Driver, end: &End) {
             let now = Some(std::time::Instant::now());
             let _ = end.write_until(&bytes, now);
             let _ = end.read_until(&mut [0; 64], now);
+        }
+        End::Fs(end, told) => {
+            let reply = vec![bytes[0]; usize::from(bytes[1]) * 8];
+            let number = told.try_recv().map_or(u64::from(bytes[2]), |request| request.number);
+            end.reply(number, Some(reply).filter(|_| bytes[3] < 200));
         }
         End::Mem(end) => {
             let _ = end.request(u64::from(bytes[0] % 16) * MEM_BLOCK);

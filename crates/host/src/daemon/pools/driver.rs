@@ -190,6 +190,7 @@ impl Driver {
                 if let Ok(member) = member.as_str().parse::<MemberId>() {
                     self.restoring.remove(&member);
                     self.not_fresh(&member);
+                    self.end_files(&member);
                     self.step(Event::Died { member, why });
                 }
             }
@@ -333,6 +334,12 @@ impl Driver {
         self.shared.board().partitions.get(&name)?.running().ok()
     }
 
+    fn end_files(&self, member: &MemberId) {
+        if let Ok(name) = PartitionName::new(&member.to_string()) {
+            self.shared.end_files(&name);
+        }
+    }
+
     fn give(&self, member: &MemberId, order: &Order) -> bool {
         self.process(member).is_some_and(|process| process.give(order, &[]).is_ok())
     }
@@ -358,6 +365,10 @@ impl Driver {
     /// rest of what a user waits for.
     fn freshen(&mut self, member: &MemberId) {
         let renewal = self.renewal(member);
+        // Nobody's files, so that whoever looks there is not kept waiting.
+        if let Some(process) = self.process(member) {
+            self.shared.begin_files(&process, None);
+        }
         let woken = renewal.is_some_and(|renewal| {
             self.give(member, &Order::Wake) && self.give(member, &Order::Renew(Box::new(renewal)))
         });
@@ -448,6 +459,7 @@ impl Driver {
         if self.restoring.contains_key(&member) {
             return;
         }
+        self.end_files(&member);
         let wait_ms = u64::try_from(REST.as_millis()).unwrap_or(u64::MAX);
         let since = Instant::now();
         if !self.give(&member, &Order::Reset { wait_ms }) {
@@ -470,6 +482,7 @@ impl Driver {
     /// The machine is nobody's now: whoever has the conversation is told.
     fn revoke(&mut self, worn: &Worn) {
         self.waking.remove(&worn.member);
+        self.end_files(&worn.member);
         let Some(one) = self.forget(worn.conversation) else { return };
         self.shared.audit_use(worn, self.started);
         if !one.words.is_empty() {
@@ -548,6 +561,10 @@ impl Driver {
     }
 
     fn converse(&mut self, member: &MemberId, id: ConversationId) {
+        // Before the program hears of its user, it has his files.
+        if let (Some(one), Some(process)) = (self.conversations.get(&id), self.process(member)) {
+            self.shared.begin_files(&process, Some((&one.user, &one.groups)));
+        }
         let joined = self.order_to_converse(member, id);
         let sent = joined.zip(self.process(member)).is_some_and(|((order, stream), process)| {
             process.give(&order, &[stream.as_fd()]).is_ok()

@@ -49,6 +49,8 @@ struct Facts {
     size: u64,
     vcpus: u8,
     programs: String,
+    #[serde(default)]
+    user_files: bool,
     command_line: String,
     /// Path, bytes and time of change of everything that is read: this program,
     /// the image, the pool's files.
@@ -101,6 +103,7 @@ impl Shared {
             let started = Instant::now();
             tracing::info!(pool = key, machine = %name, "booting a machine to capture it");
             let made = self.make_capture(pool, name, &files, &facts);
+            self.end_files(name);
             let stopped = self.stop_for_good(name);
             made.and(stopped)?;
             tracing::info!(pool = key, ms = started.elapsed().as_millis(), "captured");
@@ -139,6 +142,7 @@ impl Shared {
             size,
             vcpus,
             programs: format!("{:?} {:?}", pool.programs, pool.files),
+            user_files: pool.user_files,
             command_line: image.command_line,
             files: files.collect::<Result<_, String>>()?,
         })
@@ -152,6 +156,9 @@ impl Shared {
         facts: &Facts,
     ) -> Result<(), String> {
         self.start(name.as_str()).map_err(|error| error.to_string())?;
+        // The guest mounts its files while it boots, and has none.
+        let process = self.board().get(name.as_str()).and_then(|one| one.running());
+        self.begin_files(&*process.map_err(|error| error.to_string())?, None);
         let process = self.booted(name)?;
         for file in &pool.files {
             put_file(&process, file)?;
