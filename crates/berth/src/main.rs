@@ -5,6 +5,7 @@
 //! the host, and `worker` and `keeper`, which the host starts.
 
 mod allocate;
+mod api;
 mod args;
 mod bench;
 mod commands;
@@ -86,6 +87,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Down => up::down(global)?,
         Command::Status => commands::status(global)?,
         Command::Pool(command) => pool::pool(global, &command)?,
+        Command::Open { role } => api::open(global, role)?,
+        Command::Api(command) => api::api(global, &command)?,
         Command::User(command) => user::user(global, &command)?,
         Command::Create(args) => commands::create(global, &args)?,
         Command::Delete(args) => commands::delete(global, &args)?,

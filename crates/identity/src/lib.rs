@@ -11,6 +11,7 @@
 
 mod api_tokens;
 mod audit;
+mod audit_page;
 mod files;
 mod random;
 mod text;
@@ -22,6 +23,7 @@ pub use api_tokens::{
     NotGood, Role,
 };
 pub use audit::{AuditError, AuditLog, AuditReader, Entry, Flush, MAX_LINE, PoolText, Record};
+pub use audit_page::{AuditPage, audit_page};
 pub use files::FileError;
 pub use random::RandomError;
 pub use token::{

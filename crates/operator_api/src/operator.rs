@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::model::{
     AuditPage, AuditQuery, Command, CompactPlan, Exchange, ExchangePlan, MovePlan, Outcome,
-    Relocated, ResizePlan, State,
+    Relocated, ResizePlan,
 };
 use crate::station::Station;
 
 /// A host, as its operator's station sees it. Every function may block; the
 /// station calls them on threads of their own.
 pub trait Operator: Send + Sync + 'static {
-    /// What there is now.
-    fn look(&self) -> State;
+    /// Tells the station what there is now ([`Station::publish`]).
+    fn refresh(&self);
 
     /// Does what is asked, and returns when it is done. Says through `progress`
     /// how far it is, and ends early where it can if that says so.

@@ -132,9 +132,8 @@ impl App {
             return Ok(());
         }
         let operator = Arc::clone(&self.operator);
-        if let Ok(state) = tokio::task::spawn_blocking(move || operator.look()).await {
-            self.station.publish(state);
-        }
+        // Whether or not it could, what there is then is what there is.
+        let _ = tokio::task::spawn_blocking(move || operator.refresh()).await;
         if known(self) { Ok(()) } else { Err(self.no_partition(name)) }
     }
 

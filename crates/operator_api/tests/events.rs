@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use operator_api::{Operator, Quantity};
+use operator_api::Quantity;
 use serde_json::json;
 use support::{Host, MIB};
 

@@ -79,7 +79,12 @@ pub(super) fn decide(text: &str, file: RawFile) -> Result<HostFile, HostFileErro
         .collect::<Result<Vec<_>, _>>()?;
     check_sharing(&partitions)?;
     let gateway = gateway(&at, file.gateway)?;
+    let api = file.api.check(|span, what| HostFileError::Value {
+        line: raw::line(text, span),
+        what: what.to_owned(),
+    })?;
     let mut file = HostFile {
+        api,
         gateway,
         main_storage,
         backing,

@@ -23,6 +23,8 @@ pub(super) struct RawFile {
     pub(super) pool: Vec<Spanned<RawPool>>,
     #[serde(default)]
     pub(super) gateway: RawGateway,
+    #[serde(default)]
+    pub(super) api: super::api::RawApi,
 }
 
 #[derive(Deserialize)]

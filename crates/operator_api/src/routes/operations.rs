@@ -54,7 +54,7 @@ pub(super) async fn begin(
             };
             told.metrics.command(command.kind(), result);
             // Whoever hears of the end finds what it led to.
-            told.publish(operator.look());
+            operator.refresh();
             done.map_err(Problem::from)
         });
         let ended = Problem::internal("its thread ended; look at the host's log");

@@ -39,16 +39,21 @@ pub(crate) fn partition(name: &str, origin: u64, size: u64) -> Partition {
 /// cancelled.
 pub(crate) struct Fake {
     state: Mutex<State>,
+    station: Arc<Station>,
     open: Mutex<bool>,
     opened: Condvar,
 }
 
 impl Fake {
-    fn new() -> Self {
+    fn new(station: Arc<Station>) -> Self {
         let partitions = vec![partition("a", 0, 128), partition("b", 128, 64)];
         let host = HostState { main_storage: 512 * MIB, unit: MIB, partitions, ..<_>::default() };
         let state = State { host, ..State::default() };
-        Self { state: Mutex::new(state), open: Mutex::new(false), opened: Condvar::new() }
+        Self { state: Mutex::new(state), station, open: Mutex::new(false), opened: Condvar::new() }
+    }
+
+    pub(crate) fn look(&self) -> State {
+        self.state.lock().unwrap().clone()
     }
 
     /// Lets moves go on.
@@ -66,8 +71,8 @@ impl Fake {
 }
 
 impl Operator for Fake {
-    fn look(&self) -> State {
-        self.state.lock().unwrap().clone()
+    fn refresh(&self) {
+        self.station.publish(self.look());
     }
 
     fn carry_out(&self, command: &Command, progress: &Progress) -> Result<Outcome, Refusal> {
@@ -157,7 +162,8 @@ impl Host {
 
     pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (fake, station) = (Arc::new(Fake::new()), Arc::new(Station::default()));
+        let station = Arc::new(Station::default());
+        let fake = Arc::new(Fake::new(Arc::clone(&station)));
         station.publish(fake.look());
         let path = |name: &str| directory.path().join(name);
         let mut settings = Settings::local(path("api.sock"), path("tokens"));
