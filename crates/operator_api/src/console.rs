@@ -21,7 +21,19 @@ const FILES: &[File] = &[
     ("/", "text/html; charset=utf-8", include_str!("console/index.html")),
     ("/console/style.css", "text/css; charset=utf-8", include_str!("console/style.css")),
     ("/console/icon.svg", "image/svg+xml", include_str!("console/icon.svg")),
+    ("/console/actions.js", JS, include_str!("console/actions.js")),
+    ("/console/api.js", JS, include_str!("console/api.js")),
+    ("/console/audit.js", JS, include_str!("console/audit.js")),
+    ("/console/block.js", JS, include_str!("console/block.js")),
+    ("/console/dialog.js", JS, include_str!("console/dialog.js")),
+    ("/console/dom.js", JS, include_str!("console/dom.js")),
+    ("/console/format.js", JS, include_str!("console/format.js")),
+    ("/console/graphs.js", JS, include_str!("console/graphs.js")),
     ("/console/main.js", JS, include_str!("console/main.js")),
+    ("/console/pools.js", JS, include_str!("console/pools.js")),
+    ("/console/store.js", JS, include_str!("console/store.js")),
+    ("/console/tables.js", JS, include_str!("console/tables.js")),
+    ("/console/words.js", JS, include_str!("console/words.js")),
 ];
 
 pub(crate) fn router() -> Router<Arc<App>> {

@@ -7,12 +7,15 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::access::Principal;
 use crate::problem::Problem;
 
 /// Bytes of a request's body.
 pub(crate) const MAX_BODY: usize = 64 << 10;
+/// Beyond this, not every whole number can be told from its neighbours.
+const WHOLE: f64 = 9_007_199_254_740_992.0;
 /// How long it may take to come.
 const BODY: Duration = Duration::from_secs(10);
 
@@ -43,11 +46,35 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             Err(error) if error.is::<LengthLimitError>() => return Err(too_long()),
             Err(error) => return Err(Problem::malformed(format!("it cannot be read: {error}"))),
         };
-        let bytes = if bytes.is_empty() { &b"{}"[..] } else { &bytes };
-        serde_json::from_slice(bytes).map(Self).map_err(|error| {
+        understand(&bytes).map(Self).map_err(|error| {
             let what = format!("{error}; /v1/openapi.json says what is expected");
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", what)
         })
+    }
+}
+
+fn understand<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    let none = bytes.is_empty() || bytes.trim_ascii() == b"null";
+    let mut value = serde_json::from_slice(if none { b"{}" } else { bytes })?;
+    make_whole(&mut value);
+    serde_json::from_value(value)
+}
+
+/// JSON knows one kind of number: `2.0` is as whole as `2`. Whoever writes
+/// numbers otherwise than the parser does is understood all the same.
+fn make_whole(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let whole = number.as_f64().filter(|n| n.fract() == 0.0 && (0.0..WHOLE).contains(n));
+            if let Some(whole) = whole {
+                // Checked to be one.
+                *value = Value::from(whole as u64);
+            }
+        }
+        // The parser bounds how deep this goes.
+        Value::Array(all) => all.iter_mut().for_each(make_whole),
+        Value::Object(all) => all.values_mut().for_each(make_whole),
+        _ => {}
     }
 }
 

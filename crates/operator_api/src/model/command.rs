@@ -8,7 +8,10 @@ use utoipa::ToSchema;
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {
     /// Make a partition.
-    Create(NewPartition),
+    Create {
+        /// What it is to be.
+        partition: NewPartition,
+    },
     /// Delete a partition that does not run, with its data disk.
     Delete {
         /// The partition.
@@ -43,7 +46,12 @@ pub enum Command {
         mode: MoveMode,
     },
     /// Let two partitions change places.
-    Exchange(Exchange),
+    Exchange {
+        /// One partition.
+        a: String,
+        /// The other one.
+        b: String,
+    },
     /// Give a partition more storage.
     Expand {
         /// The partition.
@@ -61,7 +69,10 @@ pub enum Command {
         to: u64,
     },
     /// Move partitions together.
-    Compact(Compact),
+    Compact {
+        /// Bytes of the free range; without, all that is free.
+        free: Option<u64>,
+    },
     /// Let a pool that stopped building try again.
     PoolResume {
         /// The pool.
@@ -85,16 +96,16 @@ impl Command {
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Create(_) => "create",
+            Self::Create { .. } => "create",
             Self::Delete { .. } => "delete",
             Self::Start { .. } => "start",
             Self::Stop { .. } => "stop",
             Self::Restart { .. } => "restart",
             Self::Move { .. } => "move",
-            Self::Exchange(_) => "exchange",
+            Self::Exchange { .. } => "exchange",
             Self::Expand { .. } => "expand",
             Self::Shrink { .. } => "shrink",
-            Self::Compact(_) => "compact",
+            Self::Compact { .. } => "compact",
             Self::PoolResume { .. } => "pool_resume",
             Self::PoolResize { .. } => "pool_resize",
             Self::Down => "down",
@@ -212,7 +223,9 @@ pub struct Compact {
 #[serde(deny_unknown_fields)]
 pub struct PoolBounds {
     /// Machines that are kept ready.
+    #[schema(maximum = 65_535)]
     pub min: u16,
     /// Machines that there can be; at most what the host file says.
+    #[schema(maximum = 65_535)]
     pub max: u16,
 }

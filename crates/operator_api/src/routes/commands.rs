@@ -19,22 +19,20 @@ use crate::server::App;
 /// Its image must have been built: `berth image build`.
 #[utoipa::path(post, path = "/v1/partitions", tag = "administer", security(("token" = [])),
     params(Wait), request_body = NewPartition,
-    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended"),
-        (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     by: Principal,
     Query(wait): Query<Wait>,
     Json(new): Json<NewPartition>,
 ) -> Result<Begun, Problem> {
-    begin(&app, Command::Create(new), &by, wait).await
+    begin(&app, Command::Create { partition: new }, &by, wait).await
 }
 
 /// Delete a partition that does not run, with its data disk
 #[utoipa::path(delete, path = "/v1/partitions/{name}", tag = "administer", security(("token" = [])),
     params(("name" = String, Path), Wait),
-    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended"),
-        (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     by: Principal,
@@ -48,8 +46,7 @@ pub(super) async fn delete(
 /// Start a partition
 #[utoipa::path(post, path = "/v1/partitions/{name}/start", tag = "operate", security(("token" = [])),
     params(("name" = String, Path), Wait),
-    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended"),
-        (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
 pub(super) async fn start(
     State(app): State<Arc<App>>,
     by: Principal,
@@ -63,8 +60,7 @@ pub(super) async fn start(
 /// Stop a partition; its range stays reserved for it
 #[utoipa::path(post, path = "/v1/partitions/{name}/stop", tag = "operate", security(("token" = [])),
     params(("name" = String, Path), Wait), request_body = Option<Stop>,
-    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended"),
-        (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
 pub(super) async fn stop(
     State(app): State<Arc<App>>,
     by: Principal,
@@ -79,8 +75,7 @@ pub(super) async fn stop(
 /// Stop a partition and start it anew
 #[utoipa::path(post, path = "/v1/partitions/{name}/restart", tag = "operate", security(("token" = [])),
     params(("name" = String, Path), Wait), request_body = Option<Stop>,
-    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended"),
-        (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
 pub(super) async fn restart(
     State(app): State<Arc<App>>,
     by: Principal,
@@ -95,8 +90,7 @@ pub(super) async fn restart(
 /// Move a partition to another origin while its guest runs
 #[utoipa::path(post, path = "/v1/partitions/{name}/move", tag = "operate", security(("token" = [])),
     params(("name" = String, Path), Wait), request_body = Relocate,
-    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended"),
-        (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
 pub(super) async fn relocate(
     State(app): State<Arc<App>>,
     by: Principal,
@@ -111,8 +105,7 @@ pub(super) async fn relocate(
 /// Give a partition more storage while its guest runs
 #[utoipa::path(post, path = "/v1/partitions/{name}/expand", tag = "operate", security(("token" = [])),
     params(("name" = String, Path), Wait), request_body = Expand,
-    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended"),
-        (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
 pub(super) async fn expand(
     State(app): State<Arc<App>>,
     by: Principal,
@@ -127,8 +120,7 @@ pub(super) async fn expand(
 /// Take storage from a partition while its guest runs
 #[utoipa::path(post, path = "/v1/partitions/{name}/shrink", tag = "operate", security(("token" = [])),
     params(("name" = String, Path), Wait), request_body = Shrink,
-    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended"),
-        (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
 pub(super) async fn shrink(
     State(app): State<Arc<App>>,
     by: Principal,
@@ -143,38 +135,35 @@ pub(super) async fn shrink(
 /// Let two partitions change places
 #[utoipa::path(post, path = "/v1/exchange", tag = "operate", security(("token" = [])),
     params(Wait), request_body = Exchange,
-    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended"),
-        (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
 pub(super) async fn exchange(
     State(app): State<Arc<App>>,
     by: Principal,
     Query(wait): Query<Wait>,
-    Json(exchange): Json<Exchange>,
+    Json(Exchange { a, b }): Json<Exchange>,
 ) -> Result<Begun, Problem> {
-    app.check_partition(&exchange.a).await?;
-    app.check_partition(&exchange.b).await?;
-    begin(&app, Command::Exchange(exchange), &by, wait).await
+    app.check_partition(&a).await?;
+    app.check_partition(&b).await?;
+    begin(&app, Command::Exchange { a, b }, &by, wait).await
 }
 
 /// Move partitions together so that there is one free range
 #[utoipa::path(post, path = "/v1/compact", tag = "operate", security(("token" = [])),
     params(Wait), request_body = Option<Compact>,
-    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended"),
-        (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
 pub(super) async fn compact(
     State(app): State<Arc<App>>,
     by: Principal,
     Query(wait): Query<Wait>,
-    Json(compact): Json<Compact>,
+    Json(Compact { free }): Json<Compact>,
 ) -> Result<Begun, Problem> {
-    begin(&app, Command::Compact(compact), &by, wait).await
+    begin(&app, Command::Compact { free }, &by, wait).await
 }
 
 /// Let a pool that gave up building machines try again
 #[utoipa::path(post, path = "/v1/pools/{name}/resume", tag = "operate", security(("token" = [])),
     params(("name" = String, Path), Wait),
-    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended"),
-        (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
 pub(super) async fn pool_resume(
     State(app): State<Arc<App>>,
     by: Principal,
@@ -188,8 +177,7 @@ pub(super) async fn pool_resume(
 /// Keep more or fewer machines ready
 #[utoipa::path(post, path = "/v1/pools/{name}/resize", tag = "operate", security(("token" = [])),
     params(("name" = String, Path), Wait), request_body = PoolBounds,
-    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended"),
-        (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
 pub(super) async fn pool_resize(
     State(app): State<Arc<App>>,
     by: Principal,
@@ -204,8 +192,7 @@ pub(super) async fn pool_resize(
 /// End every partition, then the host
 #[utoipa::path(post, path = "/v1/down", tag = "administer", security(("token" = [])),
     params(Wait),
-    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended"),
-        (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
 pub(super) async fn down(
     State(app): State<Arc<App>>,
     by: Principal,

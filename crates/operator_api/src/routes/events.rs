@@ -31,8 +31,7 @@ const BATCH: usize = 32;
 /// again.
 #[utoipa::path(get, path = "/v1/events", tag = "look", security(("token" = [])),
     params(("Last-Event-ID" = Option<String>, Header)),
-    responses((status = 200, body = String, content_type = "text/event-stream"),
-        (status = 503, body = Problem)))]
+    responses((status = 200, body = String, content_type = "text/event-stream")))]
 pub(super) async fn events(
     State(app): State<Arc<App>>,
     principal: Principal,

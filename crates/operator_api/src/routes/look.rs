@@ -37,7 +37,7 @@ pub(super) async fn partitions(State(app): State<Arc<App>>) -> Answer<Vec<Partit
 /// One partition
 #[utoipa::path(get, path = "/v1/partitions/{name}", tag = "look", security(("token" = [])),
     params(("name" = String, Path)),
-    responses((status = 200, body = Partition), (status = 404, body = Problem)))]
+    responses((status = 200, body = Partition)))]
 pub(super) async fn partition(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -57,7 +57,7 @@ pub(super) async fn pools(State(app): State<Arc<App>>) -> Answer<Vec<Pool>> {
 /// One pool and its machines
 #[utoipa::path(get, path = "/v1/pools/{name}", tag = "look", security(("token" = [])),
     params(("name" = String, Path)),
-    responses((status = 200, body = Pool), (status = 404, body = Problem)))]
+    responses((status = 200, body = Pool)))]
 pub(super) async fn pool(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -70,7 +70,7 @@ pub(super) async fn pool(
 /// Who wore which machine, and who was refused; the newest first
 #[utoipa::path(get, path = "/v1/audit", tag = "look", security(("token" = [])),
     params(AuditQuery),
-    responses((status = 200, body = AuditPage), (status = 400, body = Problem)))]
+    responses((status = 200, body = AuditPage)))]
 pub(super) async fn audit(
     State(app): State<Arc<App>>,
     Query(query): Query<AuditQuery>,

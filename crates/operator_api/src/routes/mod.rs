@@ -18,6 +18,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -42,7 +43,7 @@ use crate::{console, guard};
         (name = "administer", description = "Make and delete, end the host. Role: administrator."),
         (name = "operations", description = "Commands that take their time."),
     ),
-    components(schemas(crate::events::Event)),
+    components(schemas(crate::events::Event, Problem)),
 )]
 struct Description;
 
@@ -104,10 +105,28 @@ fn described() -> (OpenApiRouter<Arc<App>>, utoipa::openapi::OpenApi) {
         .merge(for_administrators())
         .merge(public());
     let mut description = described.get_openapi().clone();
+    describe_problems(&mut description);
     let components = description.components.get_or_insert_default();
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     components.add_security_scheme("token", bearer);
     (all, description)
+}
+
+/// Every answer that is not what was asked for is a problem, whichever it is.
+fn describe_problems(description: &mut utoipa::openapi::OpenApi) {
+    let problem = || {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let response = ResponseBuilder::new().description("What went wrong, and what to do");
+        RefOr::T(response.content("application/problem+json", content).build())
+    };
+    for item in description.paths.paths.values_mut() {
+        let all = [&mut item.get, &mut item.post, &mut item.delete];
+        for operation in all.into_iter().flatten() {
+            let responses = &mut operation.responses.responses;
+            responses.retain(|status, _| status.starts_with('2'));
+            responses.insert("default".to_owned(), problem());
+        }
+    }
 }
 
 /// The description of the interface: OpenAPI 3.1, as JSON.

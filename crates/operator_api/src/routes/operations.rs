@@ -96,8 +96,7 @@ pub(super) async fn operations(State(app): State<Arc<App>>) -> Answer<Vec<Operat
 /// One operation, once it has ended or the wait is over
 #[utoipa::path(get, path = "/v1/operations/{id}", tag = "operations", security(("token" = [])),
     params(("id" = u64, Path), Wait),
-    responses((status = 200, body = Operation), (status = 202, body = Operation, description = "It is under way"),
-        (status = 400, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = Operation), (status = 202, body = Operation, description = "It is under way")))]
 pub(super) async fn operation(
     State(app): State<Arc<App>>,
     Path(id): Path<u64>,
@@ -112,7 +111,7 @@ pub(super) async fn operation(
 /// moved stays where it is. Any other operation goes on.
 #[utoipa::path(post, path = "/v1/operations/{id}/cancel", tag = "operations", security(("token" = [])),
     params(("id" = u64, Path)),
-    responses((status = 200, body = Operation), (status = 404, body = Problem)))]
+    responses((status = 200, body = Operation)))]
 pub(super) async fn cancel(
     State(app): State<Arc<App>>,
     Path(id): Path<u64>,

@@ -39,7 +39,7 @@ pub(super) struct PlanResize {
 /// What moving a partition would do, or who is in the way
 #[utoipa::path(post, path = "/v1/plans/move", tag = "plan", security(("token" = [])),
     request_body = PlanMove,
-    responses((status = 200, body = MovePlan), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = MovePlan)))]
 pub(super) async fn relocate(
     State(app): State<Arc<App>>,
     Json(PlanMove { name, to }): Json<PlanMove>,
@@ -50,7 +50,7 @@ pub(super) async fn relocate(
 /// What an exchange would do, or who is in the way
 #[utoipa::path(post, path = "/v1/plans/exchange", tag = "plan", security(("token" = [])),
     request_body = Exchange,
-    responses((status = 200, body = ExchangePlan), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = ExchangePlan)))]
 pub(super) async fn exchange(
     State(app): State<Arc<App>>,
     Json(exchange): Json<Exchange>,
@@ -61,7 +61,7 @@ pub(super) async fn exchange(
 /// What another size would take, or who is in the way
 #[utoipa::path(post, path = "/v1/plans/resize", tag = "plan", security(("token" = [])),
     request_body = PlanResize,
-    responses((status = 200, body = ResizePlan), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = ResizePlan)))]
 pub(super) async fn resize(
     State(app): State<Arc<App>>,
     Json(PlanResize { name, to, make_room }): Json<PlanResize>,
@@ -72,8 +72,8 @@ pub(super) async fn resize(
 
 /// Which moves would make one free range
 #[utoipa::path(post, path = "/v1/plans/compact", tag = "plan", security(("token" = [])),
-    request_body = Compact,
-    responses((status = 200, body = CompactPlan), (status = "4XX", body = Problem)))]
+    request_body = Option<Compact>,
+    responses((status = 200, body = CompactPlan)))]
 pub(super) async fn compact(
     State(app): State<Arc<App>>,
     Json(Compact { free }): Json<Compact>,

@@ -50,7 +50,7 @@ pub(super) async fn whoami(principal: Principal) -> Answer<Whoami> {
 
 /// Exchange the key of a link, which is good once, for a token
 #[utoipa::path(post, path = "/v1/session", tag = "look", request_body = Link,
-    responses((status = 200, body = Session), (status = 401, body = Problem)))]
+    responses((status = 200, body = Session)))]
 pub(super) async fn follow(
     State(app): State<Arc<App>>,
     Json(Link { key }): Json<Link>,

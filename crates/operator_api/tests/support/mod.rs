@@ -100,7 +100,7 @@ impl Operator for Fake {
                 Err(Refusal::new(Why::Conflict, format!("{name:?} is running already")))
             }
             Command::Stop { .. } => panic!("a fault of the host"),
-            Command::Create(new) => {
+            Command::Create { partition: new } => {
                 let mut state = self.state.lock().unwrap();
                 state.host.partitions.push(partition(&new.name, 256, new.size / MIB));
                 Ok(Outcome::Created { origin: 256 * MIB })

@@ -83,7 +83,7 @@ impl Operator for Host {
         let (shared, dry_run) = (&self.0, false);
         let refused = |error: CommandError| convert::refusal(&error);
         match command {
-            Command::Create(new) => self.create(new),
+            Command::Create { partition } => self.create(partition),
             Command::Delete { name } => done(shared.delete(name)),
             Command::Start { name } => done(shared.start(name)),
             Command::Stop { name, now } => done(shared.stop_partition(name, *now)),
@@ -93,7 +93,7 @@ impl Operator for Host {
                 let outcome = shared.relocate(name, to, dry_run, &mut hearing(progress));
                 convert::moved(outcome.map_err(refused)?)
             }
-            Command::Exchange(Exchange { a, b }) => {
+            Command::Exchange { a, b } => {
                 let outcome = shared.exchange([a, b], dry_run, &mut hearing(progress));
                 convert::exchanged(outcome.map_err(refused)?)
             }
@@ -105,10 +105,10 @@ impl Operator for Host {
                 let (size, make_room) = (NewSize::DownTo(*to), false);
                 self.resize(&Wanted { name, size, make_room, dry_run }, progress)
             }
-            Command::Compact(compact) => {
+            Command::Compact { free } => {
                 let left = || progress.is_cancelled();
                 let hear = &mut hearing(progress);
-                convert::compacted(shared.compact(compact.free, dry_run, &left, hear))
+                convert::compacted(shared.compact(*free, dry_run, &left, hear))
             }
             Command::PoolResume { name } => {
                 done(shared.pools.resume(name).map_err(CommandError::Pool))
