@@ -1,13 +1,17 @@
 //! What the host does for the interface.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::model::{
     AuditPage, AuditQuery, Command, CompactPlan, Exchange, ExchangePlan, MovePlan, Outcome,
     Relocated, ResizePlan,
 };
 use crate::station::Station;
+
+/// Shortest time between two words of how far a copy is.
+const SELDOM: Duration = Duration::from_millis(50);
 
 /// A host, as its operator's station sees it. Every function may block; the
 /// station calls them on threads of their own.
@@ -98,11 +102,20 @@ pub struct Progress {
     pub(crate) station: Arc<Station>,
     pub(crate) id: u64,
     pub(crate) cancelled: Arc<AtomicBool>,
+    /// When it last said how far a copy is.
+    pub(crate) said: Mutex<Option<Instant>>,
 }
 
 impl Progress {
-    /// So many bytes of so many are copied.
+    /// So many bytes of so many are copied. Said as often as it is told, it would
+    /// drive everything else out of the record of events.
     pub fn copying(&self, done: u64, total: u64) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if done < total && said.is_some_and(|at| at.elapsed() < SELDOM) {
+            return;
+        }
+        *said = Some(Instant::now());
+        drop(said);
         self.station.update_operation(self.id, |operation| {
             (operation.done, operation.total) = (done, total);
         });

@@ -185,7 +185,8 @@ impl Station {
         inner.under_way.insert(id, Arc::clone(&cancelled));
         inner.operations.insert(id, operation.clone());
         self.tell(&mut inner, &Event::Operation(Box::new(operation.clone())));
-        Ok((operation, Progress { station: Arc::clone(self), id, cancelled }))
+        let (station, said) = (Arc::clone(self), Mutex::default());
+        Ok((operation, Progress { station, id, cancelled, said }))
     }
 
     pub(crate) fn update_operation(&self, id: u64, change: impl FnOnce(&mut Operation)) {

@@ -149,3 +149,23 @@ fn the_description_is_of_every_route() {
     let pretty: Value = serde_json::from_str(&operator_api::openapi()).unwrap();
     assert_eq!(pretty, described);
 }
+
+#[test]
+fn the_dashboard_shows_what_is_measured() {
+    let host = Host::new();
+    let metrics = host.local().get("/metrics").body;
+    let known: Vec<_> = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/grafana/berth.json");
+    let dashboard = std::fs::read_to_string(path).unwrap();
+    let _: Value = serde_json::from_str(&dashboard).unwrap();
+    let mut shown = 0;
+    for rest in dashboard.split("berth_").skip(1) {
+        let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap();
+        let name = format!("berth_{}", &rest[..end]);
+        let base = name.trim_end_matches("_bucket").trim_end_matches("_total");
+        let is = |line: &&str| line.split(' ').next() == Some(base);
+        assert!(known.iter().any(|line| is(&line)), "{name} is not measured: {known:?}");
+        shown += 1;
+    }
+    assert!(shown > 15, "{shown}");
+}

@@ -92,6 +92,7 @@ export class Block {
     const take = h("button", {
       type: "button",
       class: "take",
+      title: this.role() === "viewer" ? null : "Enter: all it can do · m: move · r: resize · or pull it",
       onclick: () => {
         if (!this.wasPulled && current()) actions.menu(current(), this.state, this.role());
         this.wasPulled = false;
@@ -109,7 +110,8 @@ export class Block {
   }
 
   press(event, one, edge) {
-    if (!one || event.button !== 0 || this.role() === "viewer" || this.pull) return;
+    // A finger scrolls; it has the menu.
+    if (!one || event.pointerType === "touch" || event.button !== 0 || this.role() === "viewer" || this.pull) return;
     const y = event.clientY;
     const begin = { y, one, edge, id: event.pointerId };
     const moved = (next) => {

@@ -45,8 +45,11 @@ export function rate(bytesPerSecond) {
 }
 
 const day = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" });
+const time = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
-/** A moment. */
+/** A moment; of today, only the time. */
 export function moment(milliseconds) {
-  return day.format(new Date(milliseconds));
+  const at = new Date(milliseconds);
+  const today = at.toDateString() === new Date().toDateString();
+  return (today ? time : day).format(at);
 }

@@ -4,7 +4,9 @@ import { h, s, say } from "./dom.js";
 import { seconds } from "./format.js";
 
 const WINDOW = 300;
-const [WIDTH, HEIGHT, LEFT, BOTTOM] = [320, 96, 42, 14];
+const [HEIGHT, LEFT, BOTTOM] = [96, 42, 14];
+/** As wide as the pictures are shown, so that nothing is stretched. */
+let width = 320;
 
 const CHARTS = [
   { what: "pause", title: "Pauses of guests" },
@@ -37,6 +39,8 @@ export class Graphs {
       }
       const [caption, , picture] = figure.children;
       say(caption.nextElementSibling, chart.bars ? rateOf(points) : summary(points));
+      width = Math.max(200, Math.round(picture.clientWidth) || width);
+      picture.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
       picture.setAttribute("aria-label", `${chart.title}: ${caption.nextElementSibling.textContent}`);
       picture.replaceChildren(...(chart.bars ? bars(points) : dots(points)));
     }
@@ -44,7 +48,7 @@ export class Graphs {
 }
 
 function make(chart) {
-  const picture = s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", preserveAspectRatio: "none" });
+  const picture = s("svg", { role: "img" });
   return h("figure", {}, h("figcaption", {}, chart.title), h("p", { class: "quiet" }), picture);
 }
 
@@ -60,12 +64,12 @@ function rateOf(points) {
   return `${points.length}, ${(minute / 60).toFixed(2)}/s in the last minute`;
 }
 
-const x = (age) => WIDTH - 2 - ((WIDTH - LEFT - 4) * age) / WINDOW;
+const x = (age) => width - 2 - ((width - LEFT - 4) * age) / WINDOW;
 
 function line(y, text) {
   const label = s("text", { x: LEFT - 5, y: y + 3, class: "tick" });
   label.append(text);
-  return [s("line", { x1: LEFT, x2: WIDTH, y1: y, y2: y, class: "rule" }), label];
+  return [s("line", { x1: LEFT, x2: width, y1: y, y2: y, class: "rule" }), label];
 }
 
 function times() {
@@ -96,7 +100,7 @@ function bars(points) {
   for (const one of points) counts[Math.max(0, Math.floor(one.age / step))] += 1 / step;
   const most = Math.max(1, ...counts);
   const y = (value) => 5 + (HEIGHT - BOTTOM - 8) * (1 - value / most);
-  const wide = (WIDTH - LEFT) / counts.length;
+  const wide = (width - LEFT) / counts.length;
   const columns = counts.map((count, place) => count
     ? s("rect", { x: x((place + 1) * step), y: y(count), width: Math.max(1, wide - 1), height: y(0) - y(count), class: "mark" })
     : null);

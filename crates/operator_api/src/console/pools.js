@@ -68,5 +68,6 @@ function update(element, one) {
   say(element.children[1], one.tpn ? `${who} · ${one.tpn}` : one.visited ? `${who}, visited` : who);
   say(element.children[2], ago((Date.now() - one.since) / 1000));
   const cleaned = one.put_back_micros ? `, put back ${one.put_back_times} times, last in ${seconds(one.put_back_micros / 1e6)}` : "";
-  element.title = `${one.name}: ${WORDS[one.state] || one.state}${one.conversation ? `, conversation ${one.conversation}` : ""}${cleaned}`;
+  const used = one.conversation ? `, ${who} · ${one.tpn}, conversation ${one.conversation}` : "";
+  element.title = `${one.name}: ${WORDS[one.state] || one.state}${used}${cleaned}`;
 }

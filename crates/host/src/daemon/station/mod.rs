@@ -33,6 +33,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const FILES: u64 = 16_384;
 /// Files that connections of the interface leave to everything else.
 const SPARE: u64 = 512;
+/// The local socket, the network, and the loopback for browsers.
+const LISTENERS: u64 = 3;
 /// Most connections of each of its listeners.
 const CONNECTIONS: usize = 2048;
 
@@ -94,7 +96,7 @@ fn connections() -> usize {
             Err(error) => tracing::debug!(%error, "no more files than before"),
         }
     }
-    let most = usize::try_from(files.saturating_sub(SPARE) / 2).unwrap_or(CONNECTIONS);
+    let most = usize::try_from(files.saturating_sub(SPARE) / LISTENERS).unwrap_or(CONNECTIONS);
     most.clamp(64, CONNECTIONS)
 }
 
