@@ -64,6 +64,14 @@ pub(crate) enum Command {
     /// Show main storage and who is in it
     #[command(after_help = "Examples:\n  berth status\n  berth status --json")]
     Status,
+    /// Show main storage and pools as they change; q leaves
+    #[command(after_help = "Example:\n  berth top")]
+    Top,
+    /// Look at what a host needs, and say what is wrong
+    ///
+    /// Exit status 1 if anything is.
+    #[command(after_help = "Examples:\n  berth doctor\n  berth doctor --json")]
+    Doctor,
     /// Show service pools and their machines, or have a hand on them
     #[command(subcommand)]
     Pool(PoolCommand),

@@ -11,12 +11,14 @@ mod bench;
 mod commands;
 mod console;
 mod demo;
+mod doctor;
 mod exec;
 mod images;
 mod own_host;
 mod pool;
 mod storage;
 mod table;
+mod top;
 mod up;
 mod user;
 
@@ -86,6 +88,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Up(args) => up::up(global, &args)?,
         Command::Down => up::down(global)?,
         Command::Status => commands::status(global)?,
+        Command::Doctor => doctor::doctor(global)?,
+        Command::Top => top::top(global)?,
         Command::Pool(command) => pool::pool(global, &command)?,
         Command::Open { role } => api::open(global, role)?,
         Command::Api(command) => api::api(global, &command)?,
