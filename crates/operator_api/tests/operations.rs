@@ -5,6 +5,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use operator_api::model::Pool;
 use serde_json::{Value, json};
 use support::{Host, MIB};
 
@@ -153,6 +154,15 @@ fn the_description_is_of_every_route() {
 #[test]
 fn the_dashboard_shows_what_is_measured() {
     let host = Host::new();
+    // What has no value yet is not told.
+    host.station.metrics.command("move", "done");
+    host.station.metrics.claim("accepted");
+    host.station.metrics.conversation("confirmed");
+    let mut state = host.fake.look();
+    let (name, alarm, members) = ("serve".to_owned(), None, Vec::new());
+    state.pools.push(Pool { name, min: 1, max: 2, limit: 3, waiting: 0, alarm, members });
+    host.station.publish(state);
+    assert_eq!(host.local().get("/v1/pools/serve").json()["limit"], 3);
     let metrics = host.local().get("/metrics").body;
     let known: Vec<_> = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/grafana/berth.json");
