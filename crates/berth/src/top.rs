@@ -21,13 +21,15 @@ const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 const ROWS: u16 = 24;
 
 /// The terminal's other screen; left when dropped.
-struct Screen(#[expect(dead_code, reason = "it is kept until the screen is left")] Raw);
+struct Screen {
+    _raw: Raw,
+}
 
 impl Screen {
     fn enter() -> std::io::Result<Self> {
         let raw = Raw::enter()?;
         show(ENTER)?;
-        Ok(Self(raw))
+        Ok(Self { _raw: raw })
     }
 }
 
