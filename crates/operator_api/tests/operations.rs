@@ -174,7 +174,7 @@ fn the_dashboard_shows_what_is_measured() {
         let name = format!("berth_{}", &rest[..end]);
         let base = name.trim_end_matches("_bucket").trim_end_matches("_total");
         let is = |line: &&str| line.split(' ').next() == Some(base);
-        assert!(known.iter().any(|line| is(&line)), "{name} is not measured: {known:?}");
+        assert!(known.iter().any(is), "{name} is not measured: {known:?}");
         shown += 1;
     }
     assert!(shown > 15, "{shown}");
