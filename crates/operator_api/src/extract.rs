@@ -22,6 +22,12 @@ const BODY: Duration = Duration::from_secs(10);
 /// A body of JSON; none counts as `{}`.
 pub(crate) struct Json<T>(pub(crate) T);
 
+/// A body that says nothing: none, or `{}`. It is read, since an answer to what
+/// was not read may be lost.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nothing {}
+
 fn too_long() -> Problem {
     let what = format!("a request has at most {MAX_BODY} bytes");
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-long", what)
@@ -57,6 +63,10 @@ fn understand<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     let none = bytes.is_empty() || bytes.trim_ascii() == b"null";
     let mut value = serde_json::from_slice(if none { b"{}" } else { bytes })?;
     make_whole(&mut value);
+    if is_too_large(&value) {
+        let what = format!("a number is larger than {}", i64::MAX);
+        return Err(serde::de::Error::custom(what));
+    }
     serde_json::from_value(value)
 }
 
@@ -75,6 +85,17 @@ fn make_whole(value: &mut Value) {
         Value::Array(all) => all.iter_mut().for_each(make_whole),
         Value::Object(all) => all.values_mut().for_each(make_whole),
         _ => {}
+    }
+}
+
+/// Whether a number is none of the interface's, which are of 63 bits so that
+/// every language has them.
+fn is_too_large(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_u64().is_some_and(|n| i64::try_from(n).is_err()),
+        Value::Array(all) => all.iter().any(is_too_large),
+        Value::Object(all) => all.values().any(is_too_large),
+        _ => false,
     }
 }
 

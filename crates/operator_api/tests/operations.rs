@@ -81,6 +81,7 @@ fn refusals_and_faults_say_what_happened() {
         ("/v1/partitions/a/move", "{\"to\":-1}", 422),
         ("/v1/partitions/a/move", "{\"to\":1.5}", 422),
         ("/v1/partitions/a/move", "{\"to\":1e30}", 422),
+        ("/v1/partitions/a/move", "{\"to\":9223372036854775808}", 422),
         ("/v1/partitions/a/move", "{", 422),
         ("/v1/partitions/a/start?wait=61", "", 400),
         ("/v1/partitions/a/start?weight=1", "", 400),
@@ -97,6 +98,7 @@ fn refusals_and_faults_say_what_happened() {
     assert_eq!(whole.json()["to"], 1000, "a number is one however it is written");
     assert_eq!(client.post("/v1/compact?wait=5", "null").status, 200);
     assert_eq!(client.get("/v1/audit?limit=0").status, 400);
+    assert_eq!(client.get("/v1/audit?before=9223372036854775808").status, 400);
     assert_eq!(client.get("/v1/audit?q=%61lice").json()["entries"][0]["user"], "alice");
 }
 

@@ -7,7 +7,7 @@ use axum::extract::State;
 use super::operations::{Begun, begin};
 use super::wait::Wait;
 use crate::access::Principal;
-use crate::extract::{Json, Path, Query};
+use crate::extract::{Json, Nothing, Path, Query};
 use crate::model::{
     Command, Compact, Exchange, Expand, NewPartition, Operation, PoolBounds, Relocate, Shrink, Stop,
 };
@@ -38,6 +38,7 @@ pub(super) async fn delete(
     by: Principal,
     Path(name): Path<String>,
     Query(wait): Query<Wait>,
+    Json(Nothing {}): Json<Nothing>,
 ) -> Result<Begun, Problem> {
     app.check_partition(&name).await?;
     begin(&app, Command::Delete { name }, &by, wait).await
@@ -52,6 +53,7 @@ pub(super) async fn start(
     by: Principal,
     Path(name): Path<String>,
     Query(wait): Query<Wait>,
+    Json(Nothing {}): Json<Nothing>,
 ) -> Result<Begun, Problem> {
     app.check_partition(&name).await?;
     begin(&app, Command::Start { name }, &by, wait).await
@@ -169,6 +171,7 @@ pub(super) async fn pool_resume(
     by: Principal,
     Path(name): Path<String>,
     Query(wait): Query<Wait>,
+    Json(Nothing {}): Json<Nothing>,
 ) -> Result<Begun, Problem> {
     app.check_pool(&name)?;
     begin(&app, Command::PoolResume { name }, &by, wait).await
@@ -197,6 +200,7 @@ pub(super) async fn down(
     State(app): State<Arc<App>>,
     by: Principal,
     Query(wait): Query<Wait>,
+    Json(Nothing {}): Json<Nothing>,
 ) -> Result<Begun, Problem> {
     begin(&app, Command::Down, &by, wait).await
 }

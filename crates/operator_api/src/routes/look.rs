@@ -78,6 +78,9 @@ pub(super) async fn audit(
     if query.limit.is_some_and(|limit| limit == 0 || limit > MAX_PAGE) {
         return Err(Problem::malformed(format!("limit is 1 to {MAX_PAGE}")));
     }
+    if query.before.is_some_and(|before| i64::try_from(before).is_err()) {
+        return Err(Problem::malformed("before is the `next` of another page"));
+    }
     if query.q.as_ref().is_some_and(|text| text.chars().count() > MAX_SEARCH) {
         return Err(Problem::malformed(format!("q has at most {MAX_SEARCH} characters")));
     }

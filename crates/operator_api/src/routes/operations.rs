@@ -9,7 +9,7 @@ use axum::http::{HeaderName, StatusCode, header};
 
 use super::wait::Wait;
 use crate::access::Principal;
-use crate::extract::{Path, Query};
+use crate::extract::{Json, Nothing, Path, Query};
 use crate::model::{Command, Operation, OperationState};
 use crate::operator::{Operator, Refusal, Why};
 use crate::problem::Problem;
@@ -115,6 +115,7 @@ pub(super) async fn operation(
 pub(super) async fn cancel(
     State(app): State<Arc<App>>,
     Path(id): Path<u64>,
+    Json(Nothing {}): Json<Nothing>,
 ) -> Result<Answer<Operation>, Problem> {
     app.station.cancel(id).map(Answer).ok_or_else(|| unknown(id))
 }

@@ -245,7 +245,8 @@ impl Client {
     pub(crate) fn ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
         let mut stream = self.connect();
         stream.write_all(self.head(method, path, headers, body.len()).as_bytes()).unwrap();
-        stream.write_all(body.as_bytes()).unwrap();
+        // Whoever is refused early may be cut off.
+        let _ = stream.write_all(body.as_bytes());
         read(stream)
     }
 
