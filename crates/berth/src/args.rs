@@ -64,9 +64,32 @@ pub(crate) enum Command {
     /// Show main storage and who is in it
     #[command(after_help = "Examples:\n  berth status\n  berth status --json")]
     Status,
+    /// Show main storage and pools as they change; q leaves
+    #[command(after_help = "Example:\n  berth top")]
+    Top,
+    /// Look at what a host needs, and say what is wrong
+    ///
+    /// Exit status 1 if anything is.
+    #[command(after_help = "Examples:\n  berth doctor\n  berth doctor --json")]
+    Doctor,
     /// Show service pools and their machines, or have a hand on them
     #[command(subcommand)]
     Pool(PoolCommand),
+    /// Open the web console in a browser on this host
+    ///
+    /// Prints a link that is good once and for two minutes; whoever follows it
+    /// stays let in for twelve hours, at most until the host ends. The host
+    /// listens on a port of the loopback from then on. To come in from
+    /// elsewhere, write `listen` into [api] of the host file.
+    #[command(after_help = "Examples:\n  berth open\n  berth open --role viewer")]
+    Open {
+        /// What the browser may do
+        #[arg(long, value_enum, default_value_t = RoleArg::Administrator)]
+        role: RoleArg,
+    },
+    /// Tokens for the HTTP interface, and its description
+    #[command(subcommand)]
+    Api(ApiCommand),
     /// Keep the users who come in with a password
     ///
     /// The host reads the users file anew for each of them.
@@ -319,6 +342,58 @@ pub(crate) enum FilesCommand {
         #[arg(long, value_name = "NUMBER")]
         files: Option<u64>,
     },
+}
+
+/// What somebody may do by HTTP, as `--role` writes it.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum RoleArg {
+    /// See everything, change nothing
+    Viewer,
+    /// Also start, stop, move and resize what is there
+    Operator,
+    /// Also make and delete partitions, and end the host
+    Administrator,
+}
+
+impl From<RoleArg> for identity::Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Viewer => Self::Viewer,
+            RoleArg::Operator => Self::Operator,
+            RoleArg::Administrator => Self::Administrator,
+        }
+    }
+}
+
+/// What can be done about the HTTP interface.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApiCommand {
+    /// Make a token and print it; the host keeps only its hash
+    #[command(after_help = "Examples:\n  berth api token --role viewer --note grafana\n  \
+                            berth api token --role operator --days 7")]
+    Token {
+        /// What its bearer may do
+        #[arg(long, value_enum)]
+        role: RoleArg,
+        /// How long it is good
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=366))]
+        days: u16,
+        /// What it is for
+        #[arg(long, default_value = "", hide_default_value = true)]
+        note: String,
+    },
+    /// List the tokens there are, by id
+    #[command(after_help = "Example:\n  berth api tokens --json")]
+    Tokens,
+    /// Make a token good no more
+    #[command(after_help = "Example:\n  berth api revoke 1b7fd68f")]
+    Revoke {
+        /// Its id
+        id: String,
+    },
+    /// Print the description of the interface (OpenAPI 3.1)
+    #[command(after_help = "Example:\n  berth api openapi > openapi.json")]
+    Openapi,
 }
 
 /// What can be done with pools.

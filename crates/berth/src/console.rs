@@ -84,10 +84,10 @@ fn show(mut stream: UnixStream, read: &[u8]) -> io::Result<()> {
 }
 
 /// A terminal that passes every key on; as before when dropped.
-struct Raw(Option<Termios>);
+pub(crate) struct Raw(Option<Termios>);
 
 impl Raw {
-    fn enter() -> io::Result<Self> {
+    pub(crate) fn enter() -> io::Result<Self> {
         let stdin = io::stdin();
         if !stdin.is_terminal() {
             return Ok(Self(None));

@@ -5,11 +5,13 @@
 //! the host, and `worker`, `keeper` and `file-manager`, which the host starts.
 
 mod allocate;
+mod api;
 mod args;
 mod bench;
 mod commands;
 mod console;
 mod demo;
+mod doctor;
 mod exec;
 mod files;
 mod images;
@@ -17,6 +19,7 @@ mod own_host;
 mod pool;
 mod storage;
 mod table;
+mod top;
 mod up;
 mod user;
 
@@ -90,8 +93,12 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Up(args) => up::up(global, &args)?,
         Command::Down => up::down(global)?,
         Command::Status => commands::status(global)?,
+        Command::Doctor => doctor::doctor(global)?,
+        Command::Top => top::top(global)?,
         Command::Pool(command) => pool::pool(global, &command)?,
         Command::Files(command) => files::files(global, &command)?,
+        Command::Open { role } => api::open(global, role)?,
+        Command::Api(command) => api::api(global, &command)?,
         Command::User(command) => user::user(global, &command)?,
         Command::Create(args) => commands::create(global, &args)?,
         Command::Delete(args) => commands::delete(global, &args)?,

@@ -44,7 +44,7 @@ fn status(global: &Global, name: Option<&str>) -> Result<(), Failure> {
 }
 
 /// A pool's line, and the table of its machines.
-fn table(pool: &PoolStatus, now: u64) -> String {
+pub(crate) fn table(pool: &PoolStatus, now: u64) -> String {
     let free = pool.members.iter().filter(|member| member.state == "free").count();
     let PoolStatus { name, min, max, waiting, .. } = pool;
     let mut out = format!("pool {name}: {min} to {max} machines, {free} free, {waiting} waiting\n");

@@ -39,7 +39,7 @@ pub(crate) fn user(global: &Global, command: &UserCommand) -> Result<(), Failure
     Ok(())
 }
 
-fn other(error: impl std::error::Error) -> Failure {
+pub(crate) fn other(error: impl std::error::Error) -> Failure {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

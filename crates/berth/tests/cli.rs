@@ -92,3 +92,44 @@ fn completion_scripts_know_the_commands() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("move"), "{shell}");
     }
 }
+
+#[test]
+fn tokens_are_made_listed_and_revoked_without_a_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |arguments: &[&str]| {
+        let output = berth(dir.path(), arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let token = said(&["api", "token", "--role", "operator", "--days", "3", "--note", "ci"]);
+    let id = token.split('_').nth(1).unwrap();
+    let listed = said(&["api", "tokens"]);
+    assert!(
+        listed.contains(id) && listed.contains("operator") && listed.contains("ci"),
+        "{listed}"
+    );
+    let secret = token.trim().splitn(3, '_').nth(2).unwrap();
+    let kept = std::fs::read_to_string(dir.path().join("state/api_tokens.toml")).unwrap();
+    assert!(!listed.contains(secret) && !kept.contains(secret), "the token itself is kept");
+    said(&["api", "revoke", id]);
+    assert!(!said(&["api", "tokens"]).contains(id));
+    refused(&berth(dir.path(), &["api", "revoke", id]), 1);
+    assert!(said(&["api", "openapi"]).contains("\"openapi\": \"3.1"));
+}
+
+#[test]
+fn the_doctor_names_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let well = berth(dir.path(), &["doctor"]);
+    let text = String::from_utf8(well.stdout).unwrap();
+    assert!(text.contains("host") && text.contains("`berth up` starts one"), "{text}");
+    let state = dir.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::write(state.join("users.toml"), "").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(state.join("users.toml"), mode).unwrap();
+    let ill = berth(dir.path(), &["doctor", "--json"]);
+    assert_eq!(ill.status.code(), Some(1));
+    let text = String::from_utf8(ill.stdout).unwrap();
+    assert!(text.contains("chmod 600"), "{text}");
+}

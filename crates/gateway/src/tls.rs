@@ -71,7 +71,20 @@ pub fn load_or_make(
     directory: &Path,
     names: &[String],
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    let (certificate, key) = (directory.join("gateway.crt"), directory.join("gateway.key"));
+    load_or_make_as(directory, "gateway", names)
+}
+
+/// The same of `NAME.crt` and `NAME.key`.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn load_or_make_as(
+    directory: &Path,
+    name: &str,
+    names: &[String],
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let file = |extension: &str| directory.join(format!("{name}.{extension}"));
+    let (certificate, key) = (file("crt"), file("key"));
     if !certificate.exists() {
         let made = rcgen::generate_simple_self_signed(names)?;
         // The key first: a certificate that is there has its key.

@@ -131,6 +131,11 @@ pub enum Request {
         /// What of it.
         request: FilesRequest,
     },
+    /// A link that lets a browser on this host in: answers [`Reply::Link`].
+    OpenConsole {
+        /// What it may do.
+        role: identity::Role,
+    },
     /// End every partition, then the host.
     Down,
 }
@@ -360,6 +365,11 @@ pub enum Reply {
     Plan(Plan),
     /// How a compaction ended.
     Compact(CompactOutcome),
+    /// A link for a browser, good once and soon.
+    Link {
+        /// The link.
+        url: String,
+    },
     /// The session is open.
     Attached,
     /// Refused or failed.

@@ -12,6 +12,8 @@
 //!    └──────────── exec, console: the connection itself ─────►┘
 //! ```
 //!
+//! Operators also come in by HTTP (`operator_api`), and browsers.
+//!
 //! A worker's death costs its own partition only. The host's death costs no
 //! guest: workers live in sessions of their own and keep listening.
 

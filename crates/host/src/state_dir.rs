@@ -4,6 +4,8 @@
 //! lock                 locked by the host as long as it lives; its process id
 //! control.sock         clients (mode 0600)
 //! lu62.sock            users of service pools
+//! api.sock             the operator's interface by HTTP (mode 0600)
+//! api_tokens.toml      hashes of tokens for it
 //! host.log             what a detached host says
 //! journal              partitions and commands in flight
 //! storage.sock         the keeper of main storage
@@ -113,6 +115,18 @@ impl StateDir {
     #[must_use]
     pub fn gateway_socket(&self) -> PathBuf {
         self.0.join("lu62.sock")
+    }
+
+    /// The operator's interface.
+    #[must_use]
+    pub fn api_socket(&self) -> PathBuf {
+        self.0.join("api.sock")
+    }
+
+    /// Hashes of the operator's interface's tokens.
+    #[must_use]
+    pub fn api_tokens(&self) -> PathBuf {
+        self.0.join("api_tokens.toml")
     }
 
     /// What a detached host says.
@@ -230,20 +244,29 @@ impl StateDir {
         Ok(())
     }
 
-    /// Makes the directory, for its owner only, and locks it.
+    /// Makes the directory, for its owner only, if it is not there.
+    ///
+    /// # Errors
+    /// [`StateDirError`].
+    pub fn make(&self) -> Result<(), StateDirError> {
+        self.check()?;
+        for path in [self.0.clone(), self.0.join("workers"), self.0.join("disks")] {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            made.map_err(|source| StateDirError::Unusable { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// Makes the directory and locks it.
     ///
     /// # Errors
     /// [`StateDirError`].
     pub fn lock(&self) -> Result<Lock, StateDirError> {
-        self.check()?;
+        self.make()?;
         let unusable = |path: &Path| {
             let path = path.to_owned();
             move |source| StateDirError::Unusable { path, source }
         };
-        for path in [self.0.clone(), self.0.join("workers"), self.0.join("disks")] {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
-            made.map_err(unusable(&path))?;
-        }
         let path = self.0.join("lock");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);

@@ -93,6 +93,8 @@ pub(super) enum CommandError {
     StillRunning(PartitionName),
     #[error("{0}")]
     Pool(String),
+    #[error("no browser can be let in: {0}")]
+    Console(String),
     #[error("\"{name}\" could not be deleted: {reason}; try again")]
     Delete { name: PartitionName, reason: String },
 }

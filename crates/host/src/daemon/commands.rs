@@ -500,6 +500,9 @@ impl Shared {
         let Some(process) = process else { return Ok(moved(&plan, 0, 0, 0)) };
         let report = self.move_running(&process, &plan, mode, hear);
         let outcome = self.end_move(&busy, &plan, report);
+        if let MoveOutcome::Moved { bytes, pause_us, copy_bytes_per_second, .. } = outcome {
+            self.measure_copy(&busy.name, bytes, copy_bytes_per_second, pause_us);
+        }
         self.close(&busy);
         Ok(outcome)
     }
@@ -541,6 +544,7 @@ impl Shared {
     ) -> Result<MoveReport, String> {
         let (mover, reports) = channel();
         process.set_mover(Some(mover));
+        self.note_copying(&process.name, 0, 0);
         let wait = self.config.file.device_wait.as_millis();
         let order = Order::Move {
             from: plan.from().into(),
@@ -553,7 +557,10 @@ impl Shared {
             .map_err(|error| format!("its worker cannot be reached: {error}"))?;
         loop {
             match reports.recv() {
-                Ok(Report::Copying { done, total }) => hear(&Reply::Copying { done, total }),
+                Ok(Report::Copying { done, total }) => {
+                    self.note_copying(&process.name, done, total);
+                    hear(&Reply::Copying { done, total });
+                }
                 Ok(Report::Moved(report)) => {
                     process.set_mover(None);
                     return Ok(report);

@@ -51,6 +51,9 @@ impl Shared {
         self.begin_exchange(&busy, plan)?;
         let reports = self.exchange_running(&busy, plan, hear);
         let outcome = self.end_exchange(&busy, plan, reports);
+        if let ExchangeOutcome::Exchanged { bytes, pause_us, copy_bytes_per_second, .. } = outcome {
+            self.measure_copy(&busy[0].name, bytes, copy_bytes_per_second, pause_us);
+        }
         self.close_all(&busy);
         Ok(outcome)
     }

@@ -16,6 +16,7 @@
 //! process    one worker process and what it reports
 //! records    partitions as the journal holds them
 //! serve      one client's connection
+//! station    what operators see and do by HTTP
 //! ```
 //!
 //! Invariant: a partition is under at most one command at a time
@@ -35,6 +36,7 @@ mod recovery;
 mod resize;
 mod resume;
 mod serve;
+mod station;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Read, Write};
@@ -63,6 +65,7 @@ use files::Files;
 use open::Opened;
 use pools::{CaptureFiles, Input, Pools};
 use recovery::Next;
+use station::Telling;
 
 pub use open::{Leftover, clean_up, images_in_use};
 
@@ -136,6 +139,9 @@ pub enum HostError {
     /// The signing key or the audit log cannot be used.
     #[error("{0}")]
     Identity(String),
+    /// The operator's interface could not be started.
+    #[error("the operator's interface: {0}")]
+    Api(String),
     /// The gateway could not be started.
     #[error("the gateway: {0}")]
     Gateway(String),
@@ -162,6 +168,8 @@ pub struct Host {
     inputs: Receiver<Input>,
     /// Where their users come in, until it is dropped.
     gateway: Option<gateway::Running>,
+    /// Where its operators come in by HTTP.
+    api: operator_api::Running,
     /// What is done with each partition first.
     next: Vec<(PartitionName, Next)>,
     listener: UnixListener,
@@ -194,6 +202,8 @@ struct Shared {
     rebuilding: Mutex<BTreeSet<PartitionName>>,
     /// Captures of pools, by their names. One is locked while it is made.
     captures: Mutex<HashMap<String, Arc<Mutex<Option<CaptureFiles>>>>>,
+    /// What operators are told.
+    telling: Telling,
 }
 
 impl Shared {
@@ -293,13 +303,15 @@ impl Host {
             audit_log: Mutex::new(audit_log),
             rebuilding: Mutex::default(),
             captures: Mutex::default(),
+            telling: Telling::default(),
         });
         let gateway = if shared.config.file.pools.is_empty() {
             None
         } else {
             Some(pools::gateway::start(&shared).map_err(HostError::Gateway)?)
         };
-        Ok(Self { shared, keeper, next, inputs, gateway, listener, stop, _lock: lock })
+        let api = station::start(&shared).map_err(HostError::Api)?;
+        Ok(Self { shared, keeper, next, inputs, gateway, api, listener, stop, _lock: lock })
     }
 
     /// Goes on with what was taken over, starts the partitions that start with
@@ -322,18 +334,21 @@ impl Host {
             scope.spawn(|| pools::run(&shared, inputs));
             scope.spawn(|| shared.keep_kept(keeper));
             scope.spawn(|| shared.keep_files());
+            scope.spawn(|| shared.keep_telling());
             let result = accept_clients(&shared, listener, stop);
             tracing::info!("ending: every guest is asked to power off");
             drop(gateway);
             shared.pools.tell(Input::End);
             shared.end_all();
             shared.end_file_manager();
+            shared.end_telling();
             // Only now: guests may still have been moving.
             if let Err(error) = end_keeper_of(&shared.dir) {
                 tracing::error!(%error, "the keeper of main storage cannot be told to end");
             }
             result
         });
+        drop(self.api);
         let dir = &self.shared.dir;
         for path in [dir.journal(), dir.keeper_socket(), dir.control_socket()] {
             let _ = std::fs::remove_file(path);

@@ -1,11 +1,9 @@
 //! Partitions that grow and shrink, and main storage that is compacted.
 
-use std::os::unix::net::UnixStream;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, PoisonError};
 
 use main_storage::{CompactPlan, PartitionName, Refusal, ResizePlan, StorageMap, StorageRange};
-use rustix::net::RecvFlags;
 
 use super::Shared;
 use super::board::{Busy, Command, CommandError};
@@ -31,7 +29,7 @@ impl Shared {
     pub(super) fn resize(
         self: &Arc<Self>,
         wanted: &Wanted<'_>,
-        client: &UnixStream,
+        left: &dyn Fn() -> bool,
         hear: &mut dyn FnMut(&Reply),
     ) -> Result<ResizeOutcome, CommandError> {
         let name = self.board().find(wanted.name)?;
@@ -54,7 +52,7 @@ impl Shared {
             let name = name.to_string();
             return Ok(ResizeOutcome::WouldResize { name, from, to: size, moves });
         }
-        let (moved, stopped) = self.carry_out(&moves, client, hear);
+        let (moved, stopped) = self.carry_out(&moves, left, hear);
         if let Some(reason) = stopped {
             return Ok(stayed(reason, &[], moved));
         }
@@ -95,6 +93,9 @@ impl Shared {
             Some(process) => self.resize_running(&process, plan).map(Some),
         };
         let outcome = self.end_resize(name, plan, report, moved);
+        if let ResizeOutcome::Resized { pause_us, guest_bytes: Some(_), .. } = outcome {
+            self.measure_pause(name, pause_us);
+        }
         self.close(&busy);
         Ok(outcome)
     }
@@ -198,7 +199,7 @@ impl Shared {
         self: &Arc<Self>,
         free: Option<u64>,
         dry_run: bool,
-        client: &UnixStream,
+        left: &dyn Fn() -> bool,
         hear: &mut dyn FnMut(&Reply),
     ) -> CompactOutcome {
         // Planning may take long, so not with the board's lock: each move is
@@ -215,7 +216,7 @@ impl Shared {
             return CompactOutcome::WouldCompact { plan };
         }
         hear(&Reply::Plan(plan.clone()));
-        let (moved, stopped) = self.carry_out(&plan.moves, client, hear);
+        let (moved, stopped) = self.carry_out(&plan.moves, left, hear);
         match stopped {
             None => CompactOutcome::Compacted { plan },
             Some(reason) => {
@@ -231,17 +232,17 @@ impl Shared {
         (board.map.clone(), board.busy_partitions())
     }
 
-    /// Carries out planned moves one by one; says which were done, and why it
-    /// stopped if it did.
+    /// Carries out planned moves one by one, until `left` says that nobody waits
+    /// for more; says which were done, and why it stopped if it did.
     fn carry_out(
         self: &Arc<Self>,
         moves: &[Relocated],
-        client: &UnixStream,
+        left: &dyn Fn() -> bool,
         hear: &mut dyn FnMut(&Reply),
     ) -> (Vec<Relocated>, Option<String>) {
         let mut done = Vec::new();
         for (index, one) in moves.iter().enumerate() {
-            if has_left(client) {
+            if left() {
                 let reason = "it was interrupted; what was moved stays where it is".to_owned();
                 return (done, Some(reason));
             }
@@ -267,17 +268,6 @@ impl Shared {
             done.push(one.clone());
         }
         (done, None)
-    }
-}
-
-/// Whether the client has closed its connection, or its side of it: it waits
-/// for no more than the move in hand.
-fn has_left(client: &UnixStream) -> bool {
-    let mut byte = [0];
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    match rustix::net::recv(client, &mut byte, flags) {
-        Ok((_, count)) => count == 0,
-        Err(error) => error != rustix::io::Errno::AGAIN && error != rustix::io::Errno::INTR,
     }
 }
 

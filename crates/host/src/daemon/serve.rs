@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use main_storage::PartitionName;
+use rustix::net::RecvFlags;
 
 use super::Shared;
 use super::board::{CommandError, Run};
 use super::process::Process;
 use super::resize::Wanted;
+use super::station;
 use crate::control::{Lines, Reply, Request, send};
 use crate::link::Order;
 
@@ -50,6 +52,7 @@ pub(super) fn serve(shared: &Arc<Shared>, client: UnixStream) {
         Err(error) => return refuse(&client, error.to_string()),
     };
     tracing::debug!(?request, "request");
+    let counted = station::counted(&request);
     let reply = match request {
         Request::Exec { name, argv, env, cwd } => {
             let order = Order::Exec { argv, env, cwd };
@@ -82,17 +85,33 @@ pub(super) fn serve(shared: &Arc<Shared>, client: UnixStream) {
         }
         Request::Resize { name, size, make_room, dry_run } => {
             let wanted = Wanted { name: &name, size, make_room, dry_run };
-            shared.resize(&wanted, &client, &mut hearing(&client)).map(Reply::Resize)
+            shared.resize(&wanted, &|| has_left(&client), &mut hearing(&client)).map(Reply::Resize)
         }
         Request::Compact { free, dry_run } => {
-            let outcome = shared.compact(free, dry_run, &client, &mut hearing(&client));
+            let outcome =
+                shared.compact(free, dry_run, &|| has_left(&client), &mut hearing(&client));
             Ok(Reply::Compact(outcome))
         }
         Request::WaitUp => wait_up(shared, &client),
+        Request::OpenConsole { role } => {
+            shared.open_console(role).map(|url| Reply::Link { url }).map_err(CommandError::Console)
+        }
     };
+    shared.count(counted, &reply);
     match reply {
         Ok(reply) => answer(&client, &reply),
         Err(error) => refuse(&client, error.to_string()),
+    }
+}
+
+/// Whether the client has closed its connection, or its side of it: it waits
+/// for no more than the move in hand.
+fn has_left(client: &UnixStream) -> bool {
+    let mut byte = [0];
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    match rustix::net::recv(client, &mut byte, flags) {
+        Ok((_, count)) => count == 0,
+        Err(error) => error != rustix::io::Errno::AGAIN && error != rustix::io::Errno::INTR,
     }
 }
 

@@ -40,14 +40,18 @@
 //! audience = "berth"            # whom they are for; default
 //! ```
 //!
+//! The operator's interface is described where it is read ([`ApiSpec`]).
+//!
 //! [`HostFile::parse`] is pure: what depends on the host it runs on
 //! ([`HostFile::check_host`]) or on the images there are is asked separately.
 
+mod api;
 mod files;
 mod place;
 mod pool;
 mod raw;
 
+pub use api::ApiSpec;
 pub use files::FilesSpec;
 pub(crate) use place::is_image_name;
 pub use pool::{MAX_POOL_FILE, PoolFile, PoolSpec, ProgramKind, ProgramSpec};
@@ -86,6 +90,8 @@ pub struct HostFile {
     pub gateway: GatewaySpec,
     /// Where their users' files are.
     pub files: FilesSpec,
+    /// Where its operators come in by HTTP.
+    pub api: ApiSpec,
 }
 
 /// The gateway as declared.
@@ -226,7 +232,8 @@ impl HostFile {
             *directory = dir.join(&*directory);
         }
         let GatewaySpec { certificate, key, users, jwks, .. } = &mut file.gateway;
-        for path in [certificate, key, users, jwks].into_iter().flatten() {
+        let api = file.api.files();
+        for path in [certificate, key, users, jwks].into_iter().flatten().chain(api) {
             *path = dir.join(&*path);
         }
         Ok(file)

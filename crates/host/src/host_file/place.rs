@@ -81,7 +81,12 @@ pub(super) fn decide(text: &str, file: RawFile) -> Result<HostFile, HostFileErro
     check_sharing(&partitions)?;
     let gateway = gateway(&at, file.gateway)?;
     let files = files::files(&at, file.files)?;
+    let api = file.api.check(|span, what| HostFileError::Value {
+        line: raw::line(text, span),
+        what: what.to_owned(),
+    })?;
     let mut file = HostFile {
+        api,
         gateway,
         files,
         main_storage,

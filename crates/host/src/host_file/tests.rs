@@ -23,6 +23,25 @@ fn ranges(file: &HostFile) -> Vec<(u64, u64)> {
 }
 
 #[test]
+fn operators_come_in_where_the_file_says() {
+    let parse =
+        |api: &str| HostFile::parse(&format!("[main_storage]\nsize = \"64M\"\n[api]\n{api}"));
+    assert_eq!(HostFile::parse("[main_storage]\nsize = \"64M\"").unwrap().api, ApiSpec::default());
+    let api = parse("listen = \"[::1]:7601\"\nnames = [\"berth.example\"]").unwrap().api;
+    assert_eq!(api.listen, Some("[::1]:7601".parse().unwrap()));
+    assert_eq!(api.names, ["berth.example"]);
+    for (wrong, said) in [
+        ("listen = \"7601\"", "line 4: listen"),
+        ("certificate = \"a.crt\"", "line 4: name certificate and key"),
+        ("names = [\"a:1\"]", "line 4: names"),
+        ("port = 1", "port"),
+    ] {
+        let error = parse(wrong).unwrap_err().to_string();
+        assert!(error.contains(said), "{wrong}: {error}");
+    }
+}
+
+#[test]
 fn the_worked_example_is_fig_3a() {
     let file = HostFile::parse(WORKED).unwrap();
     assert_eq!(file.main_storage, 509 * M);

@@ -9,6 +9,7 @@ use service_pool::{Group, UserId};
 
 use super::{ALGORITHM, Claims, MAX_GROUPS, MAX_LIFETIME, MAX_TOKEN, Machine};
 use crate::files::{FileError, create_private, read_private};
+use crate::random::{RandomError, random};
 
 /// A token cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -20,8 +21,8 @@ pub enum SignError {
     #[error("the file holds no signing key; restore it, or remove it to get a new key")]
     NotAKey,
     /// The system gave no random bytes.
-    #[error("the system gives no random bytes")]
-    Random(#[source] rustix::io::Errno),
+    #[error(transparent)]
+    Random(#[from] RandomError),
     /// The token would be good for longer than any may be, or for no time.
     #[error("a token is good for 1 to {} seconds", MAX_LIFETIME.as_secs())]
     Lifetime,
@@ -127,18 +128,4 @@ pub(super) fn encode(key: &SigningKey, header: &str, claims: &str) -> String {
     let signed = format!("{}.{}", BASE64.encode(header), BASE64.encode(claims));
     let signature = key.sign(signed.as_bytes()).to_bytes();
     format!("{signed}.{}", BASE64.encode(signature))
-}
-
-fn random<const N: usize>() -> Result<[u8; N], SignError> {
-    let mut bytes = [0; N];
-    let mut filled = 0;
-    while filled < N {
-        let flags = rustix::rand::GetRandomFlags::empty();
-        match rustix::rand::getrandom(&mut bytes[filled..], flags) {
-            Ok(count) => filled += count,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(SignError::Random(error)),
-        }
-    }
-    Ok(bytes)
 }

@@ -14,6 +14,7 @@ use service_pool::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::measure::Measures;
 use super::{Input, Told};
 use crate::control::MemberPutBack;
 use crate::daemon::Shared;
@@ -58,6 +59,8 @@ pub(super) struct Driver {
     pub(super) alarms: BTreeMap<PoolName, String>,
     /// What it took the last time.
     pub(super) put_back: BTreeMap<MemberId, MemberPutBack>,
+    /// How long users and machines take.
+    pub(super) measures: Measures,
 }
 
 /// A claim, from its beginning to its end.
@@ -81,7 +84,9 @@ pub(super) struct Conversation {
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>, started: Instant) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let measures = Measures::new(Arc::clone(shared.station()));
         Self {
+            measures,
             shared,
             manager: ConversationManager::new(since.as_secs()),
             started,
@@ -114,13 +119,22 @@ impl Driver {
             }
         }
         loop {
+            let mut asked = false;
             match inputs.recv_timeout(self.patience()) {
                 Ok(Input::End) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(input) => self.hear(input),
+                Ok(input) => {
+                    asked = matches!(input, Input::Status(_) | Input::Waiting(_));
+                    self.hear(input);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            let due = self.patience().is_zero();
             self.look_at_clock();
             self.admit_visitors();
+            // Who only asks changes nothing.
+            if !asked || due {
+                self.shared.pools_changed();
+            }
         }
     }
 
@@ -196,6 +210,7 @@ impl Driver {
             }
             Input::Built { member, result: Ok(()) } => {
                 self.freshen(&member);
+                self.measures.built(&member);
                 self.step(Event::Built(member));
             }
             // A host that ends builds nothing more.
@@ -211,7 +226,6 @@ impl Driver {
                     self.visitors.entry(member).or_default().push(awake);
                 }
             }
-            Input::Status(answer) => drop(answer.send(self.status())),
             Input::Resume { pool, done } => {
                 let result = self.operate(&pool, ConversationManager::resume);
                 let _ = done.send(result);
@@ -227,6 +241,8 @@ impl Driver {
                 };
                 let _ = done.send(result);
             }
+            Input::Status(answer) => drop(answer.send(self.status())),
+            Input::Waiting(answer) => drop(answer.send(self.waiting())),
             Input::End => {}
         }
     }
@@ -260,6 +276,7 @@ impl Driver {
         let number = self.next;
         self.next += 1;
         let _ = told.send(Told::Claimed(id));
+        self.measures.claimed(id);
         self.numbers.insert(number, id);
         let (connection, member, words) = (Some(connection), None, String::new());
         let (deadline, accepted) = (None, false);
@@ -289,6 +306,7 @@ impl Driver {
     }
 
     fn forget(&mut self, id: ConversationId) -> Option<Conversation> {
+        self.measures.forget(id);
         let one = self.conversations.remove(&id)?;
         self.numbers.remove(&one.number);
         Some(one)
@@ -308,12 +326,16 @@ impl Driver {
                 Action::Assign { member, conversation, .. } => self.assign(member, conversation),
                 Action::Refuse { conversation, refusal } => {
                     if let Some(one) = self.forget(conversation) {
+                        self.measures.refused(refusal);
                         self.shared.audit_refusal(&one, conversation, refusal);
                         let _ = one.told.send(Told::Refused(refusal));
                     }
                 }
                 Action::Revoke(worn) => self.revoke(&worn),
-                Action::Build(member) | Action::Rebuild(member) => self.shared.build_later(member),
+                Action::Build(member) | Action::Rebuild(member) => {
+                    self.measures.building(&member);
+                    self.shared.build_later(member);
+                }
                 Action::Restore(member) => self.restore(member),
                 Action::Destroy(member) => self.shared.destroy_later(member),
                 Action::RaiseAlarm { pool, failures, why } => {
@@ -349,6 +371,7 @@ impl Driver {
         let Some(one) = self.conversations.get_mut(&id) else { return };
         one.member = Some(member.clone());
         one.deadline = Some(Instant::now() + ACCEPT);
+        self.measures.assigned(id, &member);
         if self.visited.contains(&member) {
             // Clean, whatever its administrator did.
             self.waking.insert(member.clone(), id);
@@ -484,6 +507,7 @@ impl Driver {
         self.waking.remove(&worn.member);
         self.end_files(&worn.member);
         let Some(one) = self.forget(worn.conversation) else { return };
+        self.measures.ended(worn);
         self.shared.audit_use(worn, self.started);
         if !one.words.is_empty() {
             let (conversation, words) = (worn.conversation, one.words.trim());
@@ -541,6 +565,7 @@ impl Driver {
             micros: u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX),
             times: times + 1,
         };
+        self.measures.put_back(member, this.micros);
         self.put_back.insert(member.clone(), this);
     }
 
@@ -606,6 +631,7 @@ impl Driver {
             one.accepted = true;
             one.deadline = longest.map(|longest| Instant::now() + longest);
             let _ = one.told.send(Told::Accepted { member: member.to_string() });
+            self.measures.accepted(id, member);
         }
         self.step(Event::Accepted(id));
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use gateway::{
@@ -10,10 +10,12 @@ use gateway::{
     Refusal, Running, Service, Settings, Tcp, Why,
 };
 use identity::{Users, Verifier};
+use operator_api::Station;
 use service_pool::{ConversationId, Group, PoolName, Request, Tpn, UserId};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use super::measure::FirstByte;
 use super::{Input, Pools, Told};
 use crate::daemon::Shared;
 use crate::host_file::{GatewaySpec, PoolSpec, ProgramKind};
@@ -58,7 +60,8 @@ pub(in crate::daemon) fn start(shared: &Arc<Shared>) -> Result<Running, String> 
     let proofs = Arc::new(tokio::sync::Semaphore::new(PROOFS));
     let known = Known { users, verifier: verifier.map(Arc::new), spec, proofs };
     let pools = shared.config.file.pools.clone();
-    let service = Claims { pools: shared.pools.clone(), specs: pools };
+    let station = Arc::clone(shared.station());
+    let service = Claims { pools: shared.pools.clone(), specs: pools, station };
     Running::start(settings, Arc::new(known), Arc::new(service)).map_err(|e| in_full(&e))
 }
 
@@ -153,6 +156,7 @@ impl Authority for Known {
 struct Claims {
     pools: Pools,
     specs: Vec<PoolSpec>,
+    station: Arc<Station>,
 }
 
 impl Claims {
@@ -214,6 +218,7 @@ impl Claims {
         arguments: &[String],
     ) -> Result<Option<Joined>, Refusal> {
         let socket = |error| Refusal::Retry(format!("the host has no socket to spare: {error}"));
+        let since = Instant::now();
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(socket)?;
         ours.set_nonblocking(true).map_err(socket)?;
         let ours = UnixStream::from_std(ours).map_err(socket)?;
@@ -228,6 +233,7 @@ impl Claims {
             Some(Told::Accepted { member }) => {
                 tracing::debug!(conversation = %id, member, "accepted");
                 let (output, input) = ours.into_split();
+                let output = FirstByte::new(output, since, member, Arc::clone(&self.station));
                 let program = Box::new(Program { claim, hear });
                 let (input, output) = (Box::new(input), Box::new(output));
                 Ok(Some(Joined { input, output, program }))

@@ -13,16 +13,19 @@
 mod build;
 mod driver;
 pub(super) mod gateway;
+mod measure;
 mod status;
 mod talk;
 mod template;
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use main_storage::PartitionName;
+use operator_api::model::Waiting;
 use service_pool::{ConversationId, Ending, MemberId, Refusal, Request};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -37,7 +40,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 
 /// The way to the driver. Clones are the same.
 #[derive(Clone)]
-pub(super) struct Pools(Sender<Input>);
+pub(super) struct Pools(Sender<Input>, Arc<AtomicBool>);
 
 /// What the driver hears.
 pub(super) enum Input {
@@ -64,6 +67,8 @@ pub(super) enum Input {
     Visit { member: PartitionName, awake: Sender<()> },
     /// The operator asks.
     Status(Sender<Vec<PoolStatus>>),
+    /// Who waits for a machine?
+    Waiting(Sender<Vec<Waiting>>),
     /// The operator lets pools that stopped building try again, or changes
     /// their size.
     Resume { pool: String, done: Sender<Result<(), String>> },
@@ -90,7 +95,12 @@ impl Pools {
     /// The driver's way in, and what it reads.
     pub(super) fn new() -> (Self, Receiver<Input>) {
         let (sender, receiver) = channel();
-        (Self(sender), receiver)
+        (Self(sender, Arc::default()), receiver)
+    }
+
+    /// Whether the driver answers: it does from the host's beginning to its end.
+    pub(super) fn are_run(&self) -> bool {
+        self.1.load(Ordering::Relaxed)
     }
 
     /// Tells the driver; one that has ended does not listen.
@@ -107,6 +117,11 @@ impl Pools {
     /// Every pool and its machines.
     pub(super) fn status(&self) -> Vec<PoolStatus> {
         self.ask(Input::Status).unwrap_or_default()
+    }
+
+    /// Who waits for a machine.
+    pub(super) fn waiting(&self) -> Vec<Waiting> {
+        self.ask(Input::Waiting).unwrap_or_default()
     }
 
     /// Wakes a machine for its administrator.
@@ -134,5 +149,6 @@ fn ended() -> Result<(), String> {
 
 /// Carries pools on until the host ends.
 pub(super) fn run(shared: &Arc<Shared>, inputs: Receiver<Input>) {
+    shared.pools.1.store(true, Ordering::Relaxed);
     Driver::new(Arc::clone(shared), Instant::now()).run(inputs);
 }

@@ -2,8 +2,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use operator_api::model::Waiting;
+
 use super::driver::Driver;
 use crate::control::{PoolMember, PoolStatus};
+
+/// Claims that are told of one by one.
+const MOST_WAITING: usize = 200;
 
 impl Driver {
     pub(super) fn status(&self) -> Vec<PoolStatus> {
@@ -29,6 +34,18 @@ impl Driver {
                 .collect(),
         });
         pools.collect()
+    }
+
+    /// Who waits for a machine, the oldest claims first.
+    pub(super) fn waiting(&self) -> Vec<Waiting> {
+        let waiting = self.conversations.iter().filter(|(_, one)| one.member.is_none());
+        let waiting = waiting.take(MOST_WAITING).map(|(id, one)| Waiting {
+            user: one.user.to_string(),
+            tpn: one.tpn.to_string(),
+            pool: one.pool.as_ref().map(ToString::to_string),
+            since: self.measures.since(*id),
+        });
+        waiting.collect()
     }
 
     /// Seconds since 1970 of a moment after the driver's start.

@@ -1,0 +1,233 @@
+//! What operators see and do by HTTP: the host's side of `operator_api`.
+//!
+//! A thread tells the station what there is whenever the board or the pools
+//! change, so that whoever looks asks nobody here. Commands are the same as
+//! those of the control socket.
+
+mod audit;
+mod convert;
+mod operator;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use identity::Role;
+use main_storage::PartitionName;
+use operator_api::model::{HostState, State};
+use operator_api::{Door, Quantity, Running, Settings, Station, Tcp};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::Shared;
+use super::board::CommandError;
+use crate::control::{CompactOutcome, ExchangeOutcome, MoveOutcome, Reply, Request, ResizeOutcome};
+use crate::in_full;
+use operator::Host;
+
+/// Shortest time between two tellings.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Longest time between two looks, should a change not be announced.
+const LOOK: Duration = Duration::from_secs(1);
+/// Files that this process would like to have open at once.
+const FILES: u64 = 16_384;
+/// Files that connections of the interface leave to everything else.
+const SPARE: u64 = 512;
+/// The local socket, the network, and the loopback for browsers.
+const LISTENERS: u64 = 3;
+/// Most connections of each of its listeners.
+const CONNECTIONS: usize = 2048;
+
+/// What operators are told, and how.
+#[derive(Debug, Default)]
+pub(super) struct Telling {
+    station: Arc<Station>,
+    door: OnceLock<Door>,
+    /// How far copies are, by partition: bytes done and in all.
+    copying: Mutex<BTreeMap<PartitionName, (u64, u64)>>,
+    pools_changed: AtomicBool,
+    /// Held from looking to telling, so that the last told is the last seen.
+    turn: Mutex<()>,
+    over: AtomicBool,
+}
+
+/// Starts the interface.
+pub(super) fn start(shared: &Arc<Shared>) -> Result<Running, String> {
+    let spec = &shared.config.file.api;
+    let tcp = match spec.listen {
+        None => None,
+        Some(address) => {
+            let tls = match (&spec.certificate, &spec.key) {
+                (Some(certificate), Some(key)) => gateway::tls::load(certificate, key),
+                _ => {
+                    let mut names = vec!["localhost".to_owned(), address.ip().to_string()];
+                    names.extend(spec.names.iter().cloned());
+                    gateway::tls::load_or_make_as(shared.dir.path(), "api", &names)
+                }
+            };
+            Some(Tcp { address, tls: tls.map_err(|error| in_full(&error))? })
+        }
+    };
+    let mut settings = Settings::local(shared.dir.api_socket(), shared.dir.api_tokens());
+    settings.tcp = tcp;
+    settings.names.clone_from(&spec.names);
+    settings.connections = connections();
+    settings.streams = settings.streams.min(settings.connections.saturating_sub(64));
+    shared.tell();
+    let host = Arc::new(Host(Arc::clone(shared)));
+    let running = Running::start(settings, Arc::clone(shared.station()), host);
+    let running = running.map_err(|error| in_full(&error))?;
+    if let Some(door) = running.door() {
+        // The first is the only one.
+        let _ = shared.telling.door.set(door);
+    }
+    Ok(running)
+}
+
+/// Connections that leave enough files for guests. Raises the number of files
+/// as far as this process may.
+fn connections() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(FILES, |most| most.min(FILES));
+    let mut files = current.unwrap_or(FILES);
+    if files < wanted {
+        match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }) {
+            Ok(()) => files = wanted,
+            Err(error) => tracing::debug!(%error, "no more files than before"),
+        }
+    }
+    let most = usize::try_from(files.saturating_sub(SPARE) / LISTENERS).unwrap_or(CONNECTIONS);
+    most.clamp(64, CONNECTIONS)
+}
+
+impl Shared {
+    /// What operators look at.
+    pub(super) fn station(&self) -> &Arc<Station> {
+        &self.telling.station
+    }
+
+    /// Tells operators what there is now.
+    pub(super) fn tell(&self) -> HostState {
+        let _turn = self.telling.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let host = convert::host(self, &self.board());
+        // Nobody runs the pools before the host does, or without any.
+        let (pools, waiting) = if self.config.file.pools.is_empty() || !self.pools.are_run() {
+            (Vec::new(), Vec::new())
+        } else {
+            (convert::pools(self, self.pools.status()), self.pools.waiting())
+        };
+        self.station().publish(State { host: host.clone(), pools, waiting });
+        host
+    }
+
+    /// Tells operators of every change, until [`Shared::end_telling`].
+    pub(super) fn keep_telling(&self) {
+        let telling = &self.telling;
+        loop {
+            let told = self.tell();
+            // What changes meanwhile is told at once afterwards, as one.
+            std::thread::sleep(PAUSE);
+            let mut board = self.board();
+            loop {
+                if telling.over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let pools = telling.pools_changed.swap(false, Ordering::Relaxed);
+                if pools || convert::host(self, &board) != told {
+                    break;
+                }
+                let waited = self.changed.wait_timeout(board, LOOK);
+                board = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+    }
+
+    pub(super) fn end_telling(&self) {
+        self.telling.over.store(true, Ordering::Relaxed);
+        self.wake_telling();
+    }
+
+    /// Something about the pools has changed.
+    pub(super) fn pools_changed(&self) {
+        self.telling.pools_changed.store(true, Ordering::Relaxed);
+        self.wake_telling();
+    }
+
+    fn wake_telling(&self) {
+        // With the board's lock, so that it is either before its look or waits.
+        let _board = self.board();
+        self.changed.notify_all();
+    }
+
+    /// How far the copy of a partition is.
+    pub(super) fn note_copying(&self, name: &PartitionName, done: u64, total: u64) {
+        let mut copying = self.telling.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        copying.insert(name.clone(), (done, total));
+        drop(copying);
+        self.changed.notify_all();
+    }
+
+    /// A partition was copied, and its guest stood still for a moment.
+    pub(super) fn measure_copy(
+        &self,
+        name: &PartitionName,
+        bytes: u64,
+        per_second: u64,
+        pause_us: u64,
+    ) {
+        let mut copying = self.telling.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        copying.remove(name);
+        drop(copying);
+        self.station().metrics.copied(bytes, per_second);
+        self.measure_pause(name, pause_us);
+    }
+
+    pub(super) fn measure_pause(&self, name: &PartitionName, pause_us: u64) {
+        if pause_us > 0 {
+            self.station().measured(Quantity::Pause, name.as_str(), pause_us as f64 / 1e6);
+        }
+    }
+
+    /// A link for a browser.
+    pub(super) fn open_console(&self, role: Role) -> Result<String, String> {
+        self.telling.door.get().ok_or("the host is still starting; try again")?.open(role)
+    }
+
+    /// Counts a command of the control socket by how it ended.
+    pub(super) fn count(&self, command: Option<&'static str>, reply: &Result<Reply, CommandError>) {
+        let Some(command) = command else { return };
+        let result = match reply {
+            Ok(
+                Reply::Move(MoveOutcome::Refused { .. })
+                | Reply::Exchange(ExchangeOutcome::Refused { .. })
+                | Reply::Resize(ResizeOutcome::Refused { .. })
+                | Reply::Compact(CompactOutcome::Refused { .. } | CompactOutcome::Stopped { .. }),
+            ) => "refused",
+            Ok(_) => "done",
+            Err(error) if convert::is_fault(error) => "failed",
+            Err(_) => "refused",
+        };
+        self.station().metrics.command(command, result);
+    }
+}
+
+/// What a request is counted as; those that change nothing are not.
+pub(super) fn counted(request: &Request) -> Option<&'static str> {
+    Some(match request {
+        Request::Create(_) => "create",
+        Request::Delete { .. } => "delete",
+        Request::Start { .. } => "start",
+        Request::Stop { .. } => "stop",
+        Request::Restart { .. } => "restart",
+        Request::Move { dry_run: false, .. } => "move",
+        Request::Exchange { dry_run: false, .. } => "exchange",
+        Request::Resize { dry_run: false, size, .. } => match size {
+            crate::control::NewSize::DownTo(_) => "shrink",
+            _ => "expand",
+        },
+        Request::Compact { dry_run: false, .. } => "compact",
+        Request::PoolResume { .. } => "pool_resume",
+        Request::PoolResize { .. } => "pool_resize",
+        _ => return None,
+    })
+}

@@ -1,0 +1,101 @@
+// Partitions and operations as lists.
+
+import * as actions from "./actions.js";
+import { announce, h, keep, say } from "./dom.js";
+import { ago, size } from "./format.js";
+import { command, result } from "./words.js";
+
+/** Operations that are shown. */
+const SHOWN = 8;
+
+export class Partitions {
+  constructor(root, role) {
+    this.role = role;
+    this.body = h("tbody");
+    const head = ["Name", "State", "Origin", "Size", "Gap", "vCPUs", "Image"].map((text, place) =>
+      h("th", { scope: "col", class: CLASSES[place] }, text));
+    root.append(h("table", { "aria-labelledby": "partitions-title" }, h("thead", {}, h("tr", {}, ...head)), this.body));
+    this.none = h("p", { class: "none" }, "There are no partitions.");
+    root.append(this.none);
+  }
+
+  render(state) {
+    this.none.hidden = state.host.partitions.length > 0;
+    keep(this.body, state.host.partitions, (one) => one.name, (one) => this.make(one.name, () => this.state),
+      (row, one) => {
+        row.className = one.state;
+        const dot = row.children[1].firstChild;
+        dot.className = `dot ${one.state}`;
+        say(row.children[0].firstChild, one.name);
+        const waits = one.state === "running" && !one.ready && !one.pool ? "starting" : one.state;
+        say(row.children[1].lastChild, waits);
+        row.children[1].title = one.reason || "";
+        const cells = [size(one.origin), size(one.size), one.gap ? size(one.gap) : "–", String(one.vcpus), one.image];
+        cells.forEach((text, place) => say(row.children[place + 2], text));
+      });
+    this.state = state;
+  }
+
+  make(name, state) {
+    const open = () => {
+      const one = state().host.partitions.find((other) => other.name === name);
+      if (one) actions.menu(one, state(), this.role());
+    };
+    return h("tr", {},
+      h("th", { scope: "row" }, h("button", { type: "button", class: "plain", onclick: open })),
+      h("td", {}, h("i", { class: "dot", "aria-hidden": "true" }), h("span")),
+      ...CLASSES.slice(2).map((kind) => h("td", { class: kind })));
+  }
+}
+
+const CLASSES = ["", "", "number", "number", "number", "number wide", "wide"];
+
+export class Operations {
+  constructor(root, role) {
+    this.root = root;
+    this.role = role;
+    this.ended = null;
+  }
+
+  render(state) {
+    const all = [...state.operations.values()];
+    this.tell(all);
+    const shown = all.slice(-SHOWN).reverse();
+    keep(this.root, shown.length ? shown : [{ id: "none" }], (one) => one.id,
+      (one) => one.id === "none" ? h("li", { class: "none" }, "Nothing has been done by HTTP yet.") : make(one),
+      (element, one) => one.id !== "none" && this.update(element, one));
+  }
+
+  update(element, one) {
+    element.className = one.state;
+    const [what, when, how, bar, cancel] = element.children;
+    say(what, command(one.command));
+    const took = ((one.ended || Date.now()) - one.started) / 1000;
+    say(when, one.ended ? `${took < 10 ? took.toFixed(2) : Math.round(took)} s` : ago(took));
+    say(how, one.cancelling && !one.ended ? "ending after the move in hand" : result(one));
+    bar.hidden = one.state !== "running";
+    if (one.total) bar.value = one.done / one.total;
+    else bar.removeAttribute("value");
+    const ends = ["compact", "expand"].includes(one.command.command);
+    cancel.hidden = one.state !== "running" || one.cancelling || !ends || this.role() === "viewer";
+  }
+
+  /** Says what ended since the last time. */
+  tell(all) {
+    const ended = new Set(all.filter((one) => one.ended).map((one) => one.id));
+    for (const one of all) {
+      if (this.ended && ended.has(one.id) && !this.ended.has(one.id)) {
+        announce(`${command(one.command)}: ${result(one)}`, one.state === "failed");
+      }
+    }
+    this.ended = ended;
+  }
+}
+
+function make(one) {
+  const cancel = () => actions.cancel(one).catch((error) => announce(error.message, true));
+  return h("li", {},
+    h("b"), h("span", { class: "when" }), h("span", { class: "how" }),
+    h("progress", { max: 1, "aria-label": "copied" }),
+    h("button", { type: "button", onclick: cancel }, "End early"));
+}

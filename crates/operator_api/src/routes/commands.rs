@@ -1,0 +1,206 @@
+//! What changes something: each is an operation.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+
+use super::operations::{Begun, begin};
+use super::wait::Wait;
+use crate::access::Principal;
+use crate::extract::{Json, Nothing, Path, Query};
+use crate::model::{
+    Command, Compact, Exchange, Expand, NewPartition, Operation, PoolBounds, Relocate, Shrink, Stop,
+};
+use crate::problem::Problem;
+use crate::server::App;
+
+/// Make a partition
+///
+/// Its image must have been built: `berth image build`.
+#[utoipa::path(post, path = "/v1/partitions", tag = "administer", security(("token" = [])),
+    params(Wait), request_body = NewPartition,
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    by: Principal,
+    Query(wait): Query<Wait>,
+    Json(new): Json<NewPartition>,
+) -> Result<Begun, Problem> {
+    begin(&app, Command::Create { partition: new }, &by, wait).await
+}
+
+/// Delete a partition that does not run, with its data disk
+#[utoipa::path(delete, path = "/v1/partitions/{name}", tag = "administer", security(("token" = [])),
+    params(("name" = String, Path), Wait),
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    by: Principal,
+    Path(name): Path<String>,
+    Query(wait): Query<Wait>,
+    Json(Nothing {}): Json<Nothing>,
+) -> Result<Begun, Problem> {
+    app.check_partition(&name).await?;
+    begin(&app, Command::Delete { name }, &by, wait).await
+}
+
+/// Start a partition
+#[utoipa::path(post, path = "/v1/partitions/{name}/start", tag = "operate", security(("token" = [])),
+    params(("name" = String, Path), Wait),
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
+pub(super) async fn start(
+    State(app): State<Arc<App>>,
+    by: Principal,
+    Path(name): Path<String>,
+    Query(wait): Query<Wait>,
+    Json(Nothing {}): Json<Nothing>,
+) -> Result<Begun, Problem> {
+    app.check_partition(&name).await?;
+    begin(&app, Command::Start { name }, &by, wait).await
+}
+
+/// Stop a partition; its range stays reserved for it
+#[utoipa::path(post, path = "/v1/partitions/{name}/stop", tag = "operate", security(("token" = [])),
+    params(("name" = String, Path), Wait), request_body = Option<Stop>,
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
+pub(super) async fn stop(
+    State(app): State<Arc<App>>,
+    by: Principal,
+    Path(name): Path<String>,
+    Query(wait): Query<Wait>,
+    Json(Stop { now }): Json<Stop>,
+) -> Result<Begun, Problem> {
+    app.check_partition(&name).await?;
+    begin(&app, Command::Stop { name, now }, &by, wait).await
+}
+
+/// Stop a partition and start it anew
+#[utoipa::path(post, path = "/v1/partitions/{name}/restart", tag = "operate", security(("token" = [])),
+    params(("name" = String, Path), Wait), request_body = Option<Stop>,
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
+pub(super) async fn restart(
+    State(app): State<Arc<App>>,
+    by: Principal,
+    Path(name): Path<String>,
+    Query(wait): Query<Wait>,
+    Json(Stop { now }): Json<Stop>,
+) -> Result<Begun, Problem> {
+    app.check_partition(&name).await?;
+    begin(&app, Command::Restart { name, now }, &by, wait).await
+}
+
+/// Move a partition to another origin while its guest runs
+#[utoipa::path(post, path = "/v1/partitions/{name}/move", tag = "operate", security(("token" = [])),
+    params(("name" = String, Path), Wait), request_body = Relocate,
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
+pub(super) async fn relocate(
+    State(app): State<Arc<App>>,
+    by: Principal,
+    Path(name): Path<String>,
+    Query(wait): Query<Wait>,
+    Json(Relocate { to, mode }): Json<Relocate>,
+) -> Result<Begun, Problem> {
+    app.check_partition(&name).await?;
+    begin(&app, Command::Move { name, to, mode }, &by, wait).await
+}
+
+/// Give a partition more storage while its guest runs
+#[utoipa::path(post, path = "/v1/partitions/{name}/expand", tag = "operate", security(("token" = [])),
+    params(("name" = String, Path), Wait), request_body = Expand,
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
+pub(super) async fn expand(
+    State(app): State<Arc<App>>,
+    by: Principal,
+    Path(name): Path<String>,
+    Query(wait): Query<Wait>,
+    Json(Expand { to, make_room }): Json<Expand>,
+) -> Result<Begun, Problem> {
+    app.check_partition(&name).await?;
+    begin(&app, Command::Expand { name, to, make_room }, &by, wait).await
+}
+
+/// Take storage from a partition while its guest runs
+#[utoipa::path(post, path = "/v1/partitions/{name}/shrink", tag = "operate", security(("token" = [])),
+    params(("name" = String, Path), Wait), request_body = Shrink,
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
+pub(super) async fn shrink(
+    State(app): State<Arc<App>>,
+    by: Principal,
+    Path(name): Path<String>,
+    Query(wait): Query<Wait>,
+    Json(Shrink { to }): Json<Shrink>,
+) -> Result<Begun, Problem> {
+    app.check_partition(&name).await?;
+    begin(&app, Command::Shrink { name, to }, &by, wait).await
+}
+
+/// Let two partitions change places
+#[utoipa::path(post, path = "/v1/exchange", tag = "operate", security(("token" = [])),
+    params(Wait), request_body = Exchange,
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
+pub(super) async fn exchange(
+    State(app): State<Arc<App>>,
+    by: Principal,
+    Query(wait): Query<Wait>,
+    Json(Exchange { a, b }): Json<Exchange>,
+) -> Result<Begun, Problem> {
+    app.check_partition(&a).await?;
+    app.check_partition(&b).await?;
+    begin(&app, Command::Exchange { a, b }, &by, wait).await
+}
+
+/// Move partitions together so that there is one free range
+#[utoipa::path(post, path = "/v1/compact", tag = "operate", security(("token" = [])),
+    params(Wait), request_body = Option<Compact>,
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
+pub(super) async fn compact(
+    State(app): State<Arc<App>>,
+    by: Principal,
+    Query(wait): Query<Wait>,
+    Json(Compact { free }): Json<Compact>,
+) -> Result<Begun, Problem> {
+    begin(&app, Command::Compact { free }, &by, wait).await
+}
+
+/// Let a pool that gave up building machines try again
+#[utoipa::path(post, path = "/v1/pools/{name}/resume", tag = "operate", security(("token" = [])),
+    params(("name" = String, Path), Wait),
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
+pub(super) async fn pool_resume(
+    State(app): State<Arc<App>>,
+    by: Principal,
+    Path(name): Path<String>,
+    Query(wait): Query<Wait>,
+    Json(Nothing {}): Json<Nothing>,
+) -> Result<Begun, Problem> {
+    app.check_pool(&name)?;
+    begin(&app, Command::PoolResume { name }, &by, wait).await
+}
+
+/// Keep more or fewer machines ready
+#[utoipa::path(post, path = "/v1/pools/{name}/resize", tag = "operate", security(("token" = [])),
+    params(("name" = String, Path), Wait), request_body = PoolBounds,
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
+pub(super) async fn pool_resize(
+    State(app): State<Arc<App>>,
+    by: Principal,
+    Path(name): Path<String>,
+    Query(wait): Query<Wait>,
+    Json(PoolBounds { min, max }): Json<PoolBounds>,
+) -> Result<Begun, Problem> {
+    app.check_pool(&name)?;
+    begin(&app, Command::PoolResize { name, min, max }, &by, wait).await
+}
+
+/// End every partition, then the host
+#[utoipa::path(post, path = "/v1/down", tag = "administer", security(("token" = [])),
+    params(Wait),
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
+pub(super) async fn down(
+    State(app): State<Arc<App>>,
+    by: Principal,
+    Query(wait): Query<Wait>,
+    Json(Nothing {}): Json<Nothing>,
+) -> Result<Begun, Problem> {
+    begin(&app, Command::Down, &by, wait).await
+}

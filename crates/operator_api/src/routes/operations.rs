@@ -1,0 +1,121 @@
+//! Commands that take their time are resources.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+
+use super::wait::Wait;
+use crate::access::Principal;
+use crate::extract::{Json, Nothing, Path, Query};
+use crate::model::{Command, Operation, OperationState};
+use crate::operator::{Operator, Refusal, Why};
+use crate::problem::Problem;
+use crate::server::App;
+
+/// An operation that has begun: 202 while it is under way, and where it is.
+pub(super) type Begun = (StatusCode, [(HeaderName, String); 1], Answer<Operation>);
+
+/// Asks the host on a thread that may wait.
+pub(super) async fn blocking<T: Send + 'static>(
+    app: &Arc<App>,
+    ask: impl FnOnce(&dyn Operator) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Problem> {
+    let _place = app.questions.acquire().await;
+    let operator = Arc::clone(&app.operator);
+    let asked = tokio::task::spawn_blocking(move || ask(&*operator)).await;
+    let asked = asked.map_err(|_| Problem::internal("the host could not answer; look at its log"));
+    Ok(asked??)
+}
+
+/// Begins a command.
+pub(super) async fn begin(
+    app: &Arc<App>,
+    command: Command,
+    by: &Principal,
+    wait: Wait,
+) -> Result<Begun, Problem> {
+    let wait = wait.bounded()?;
+    let (operation, progress) = app.station.begin(command, &by.id)?;
+    let id = operation.id;
+    tracing::info!(operation = id, by = by.id, command = ?operation.command, "asked by HTTP");
+    let (operator, station) = (Arc::clone(&app.operator), Arc::clone(&app.station));
+    let command = operation.command;
+    tokio::spawn(async move {
+        let told = Arc::clone(&station);
+        let done = tokio::task::spawn_blocking(move || {
+            let done = operator.carry_out(&command, &progress);
+            let result = match &done {
+                Ok(_) => "done",
+                Err(refusal) if refusal.why == Why::Failed => "failed",
+                Err(_) => "refused",
+            };
+            told.metrics.command(command.kind(), result);
+            // Whoever hears of the end finds what it led to.
+            operator.refresh();
+            done.map_err(Problem::from)
+        });
+        let ended = Problem::internal("its thread ended; look at the host's log");
+        station.finish(id, done.await.unwrap_or(Err(ended)));
+    });
+    answer(app, id, wait).await
+}
+
+async fn answer(app: &Arc<App>, id: u64, wait: Option<Duration>) -> Result<Begun, Problem> {
+    if let Some(wait) = wait {
+        let mut news = app.station.watch();
+        let ended = async { while running(app, id) && news.changed().await.is_ok() {} };
+        // It goes on whether or not it is waited for.
+        let _ = tokio::time::timeout(wait, ended).await;
+    }
+    let operation = app.station.operation(id).ok_or_else(|| unknown(id))?;
+    let status = match operation.state {
+        OperationState::Running => StatusCode::ACCEPTED,
+        OperationState::Succeeded | OperationState::Failed => StatusCode::OK,
+    };
+    Ok((status, [(header::LOCATION, format!("/v1/operations/{id}"))], Answer(operation)))
+}
+
+fn running(app: &App, id: u64) -> bool {
+    app.station.operation(id).is_some_and(|one| one.state == OperationState::Running)
+}
+
+fn unknown(id: u64) -> Problem {
+    Problem::not_found(format!("there is no operation {id}, or it ended long ago"))
+}
+
+/// Operations under way and the last that ended, the oldest first
+#[utoipa::path(get, path = "/v1/operations", tag = "operations", security(("token" = [])),
+    responses((status = 200, body = [Operation])))]
+pub(super) async fn operations(State(app): State<Arc<App>>) -> Answer<Vec<Operation>> {
+    Answer(app.station.operations())
+}
+
+/// One operation, once it has ended or the wait is over
+#[utoipa::path(get, path = "/v1/operations/{id}", tag = "operations", security(("token" = [])),
+    params(("id" = u64, Path), Wait),
+    responses((status = 200, body = Operation), (status = 202, body = Operation, description = "It is under way")))]
+pub(super) async fn operation(
+    State(app): State<Arc<App>>,
+    Path(id): Path<u64>,
+    Query(wait): Query<Wait>,
+) -> Result<Begun, Problem> {
+    answer(&app, id, wait.bounded()?).await
+}
+
+/// Ask an operation to end at the next point where it can
+///
+/// Compactions and moves that make room end after the move in hand; what was
+/// moved stays where it is. Any other operation goes on.
+#[utoipa::path(post, path = "/v1/operations/{id}/cancel", tag = "operations", security(("token" = [])),
+    params(("id" = u64, Path)),
+    responses((status = 200, body = Operation)))]
+pub(super) async fn cancel(
+    State(app): State<Arc<App>>,
+    Path(id): Path<u64>,
+    Json(Nothing {}): Json<Nothing>,
+) -> Result<Answer<Operation>, Problem> {
+    app.station.cancel(id).map(Answer).ok_or_else(|| unknown(id))
+}
