@@ -92,6 +92,9 @@ async fn ask(
         }
     };
     tokio::select! {
+        // An answer that is there counts, also if the user left meanwhile: then
+        // the program hears of that. A test that left it to chance hung.
+        biased;
         answer = asking => answer,
         () = until_gone(wire, session) => Asked::Gone,
     }

@@ -26,6 +26,7 @@ pub(super) struct RawFile {
     pub(super) gateway: RawGateway,
     #[serde(default)]
     pub(super) files: RawFiles,
+    #[serde(default)]
     pub(super) api: super::api::RawApi,
 }
 

@@ -50,8 +50,6 @@ pub(super) struct Driver {
     waking: BTreeMap<MemberId, ConversationId>,
     /// Machines that were woken and are being renewed, and since when.
     renewing: BTreeMap<MemberId, Instant>,
-    /// Machines that are awake and renewed, and that nobody has used.
-    fresh: BTreeSet<MemberId>,
     /// Machines that must not be put back but made anew, and why.
     suspect: BTreeMap<MemberId, String>,
     /// Machines that are being put back, and since when.
@@ -99,7 +97,6 @@ impl Driver {
             waking: BTreeMap::new(),
             restoring: BTreeMap::new(),
             renewing: BTreeMap::new(),
-            fresh: BTreeSet::new(),
             suspect: BTreeMap::new(),
             alarms: BTreeMap::new(),
             put_back: BTreeMap::new(),
@@ -209,7 +206,6 @@ impl Driver {
                 }
             }
             Input::Built { member, result: Ok(()) } => {
-                self.freshen(&member);
                 self.measures.built(&member);
                 self.step(Event::Built(member));
             }
@@ -372,20 +368,17 @@ impl Driver {
         one.member = Some(member.clone());
         one.deadline = Some(Instant::now() + ACCEPT);
         self.measures.assigned(id, &member);
+        self.waking.insert(member.clone(), id);
         if self.visited.contains(&member) {
             // Clean, whatever its administrator did.
-            self.waking.insert(member.clone(), id);
             self.restore(member);
-        } else if self.fresh.remove(&member) {
-            self.converse(&member, id);
         } else {
-            self.waking.insert(member, id);
+            self.freshen(&member);
         }
     }
 
-    /// Wakes a machine that is as captured and makes it differ from its like,
-    /// before anybody asks for it: renewing takes a guest longer than all the
-    /// rest of what a user waits for.
+    /// Wakes a machine that is as captured and makes it differ from its like; the
+    /// rest follows when it says so. Until then it is the capture, byte for byte.
     fn freshen(&mut self, member: &MemberId) {
         let renewal = self.renewal(member);
         // Nobody's files, so that whoever looks there is not kept waiting.
@@ -419,7 +412,6 @@ impl Driver {
     fn not_fresh(&mut self, member: &MemberId) {
         self.visited.remove(member);
         self.renewing.remove(member);
-        self.fresh.remove(member);
     }
 
     fn renewal(&mut self, member: &MemberId) -> Option<Renewal> {
@@ -463,7 +455,12 @@ impl Driver {
                     self.visitors.insert(member, waiting);
                     continue;
                 }
-                Some(MemberState::Free) => drop(self.visited.insert(member)),
+                Some(MemberState::Free) if self.visited.insert(member.clone()) => {
+                    if let Some(process) = self.process(&member) {
+                        self.shared.begin_files(&process, None);
+                    }
+                    let _ = self.give(&member, &Order::Wake);
+                }
                 // There is nothing to wait for.
                 _ => {}
             }
@@ -522,9 +519,10 @@ impl Driver {
             Report::Parked(done) => {
                 tracing::debug!(%member, ?done, "as it was captured");
                 self.note_put_back(&member, done);
-                self.freshen(&member);
                 // One that was put back for a conversation has that already.
-                if !self.waking.contains_key(&member) {
+                if self.waking.contains_key(&member) {
+                    self.freshen(&member);
+                } else {
                     self.step(Event::Restored(member));
                 }
             }
@@ -581,7 +579,8 @@ impl Driver {
         self.renewing.remove(member);
         match self.waking.remove(member) {
             Some(id) => self.converse(member, id),
-            None => drop(self.fresh.insert(member.clone())),
+            // Whoever it was for is gone.
+            None => {}
         }
     }
 
