@@ -577,10 +577,9 @@ impl Driver {
             return self.not_renewed(member, problem);
         }
         self.renewing.remove(member);
-        match self.waking.remove(member) {
-            Some(id) => self.converse(member, id),
-            // Whoever it was for is gone.
-            None => {}
+        // Unless whoever it was for is gone.
+        if let Some(id) = self.waking.remove(member) {
+            self.converse(member, id);
         }
     }
 
