@@ -1,11 +1,5 @@
 //! The host's HTTP interface with real guests.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    unreachable_pub,
-    reason = "a test that cannot go on fails; the support is shared between tests"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

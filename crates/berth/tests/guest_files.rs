@@ -1,11 +1,4 @@
 //! Users' files in real guests: whose they are follows whoever has the machine.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    unreachable_pub,
-    reason = "a test that cannot go on fails; the support is shared between tests"
-)]
 
 mod support;
 

@@ -12,9 +12,11 @@
 //! waits (module `flight`); everybody else runs on. Its old page tables are set
 //! aside first: then the kernel finds next to nothing to make read only and to
 //! take down in the window, both of which it does page by page, while somebody
-//! may wait. They are taken down together when everything has landed. A chunk is never longer
-//! than the distance, so its old place stays whole until it is replaced, and
-//! the plan's direction makes sure that a chunk's new place was left before.
+//! may wait. They are taken down together when everything has landed.
+//!
+//! A chunk is never longer than the distance, so its old place stays whole until
+//! it is replaced, and the plan's direction makes sure that a chunk's new place
+//! was left before.
 
 use std::io;
 use std::ops::{ControlFlow, Range};

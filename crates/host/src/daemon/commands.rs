@@ -500,6 +500,7 @@ impl Shared {
         let Some(process) = process else { return Ok(moved(&plan, 0, 0, 0)) };
         let report = self.move_running(&process, &plan, mode, hear);
         let outcome = self.end_move(&busy, &plan, report);
+        self.forget_copying(&busy.name);
         if let MoveOutcome::Moved { bytes, pause_us, copy_bytes_per_second, .. } = outcome {
             self.measure_copy(&busy.name, bytes, copy_bytes_per_second, pause_us);
         }

@@ -86,7 +86,6 @@ impl Worker {
         limits: relocation::Limits,
     ) -> MoveReport {
         self.limits = limits;
-        placement::come_first();
         let devices = self.machine.io_processors().iter().map(|device| device.name().to_owned());
         let devices = devices.collect();
         let request = Request { from: self.from, origin, devices, limits, mode };
@@ -190,6 +189,9 @@ impl Worker {
         let mut next = step;
         let host = Arc::clone(&self.host);
         let mut progress = |pages: u64| {
+            if mode == relocation::Mode::Live {
+                placement::give_way();
+            }
             let done = pages * PAGE_SIZE;
             if done >= next {
                 next = done + step;
@@ -197,6 +199,7 @@ impl Worker {
             }
             ControlFlow::Continue(())
         };
+        placement::come_first();
         let moved = match mode {
             relocation::Mode::Stop => prepared
                 .copy(&mut progress)
@@ -204,6 +207,7 @@ impl Worker {
                 .map(Moved::Copied),
             relocation::Mode::Live => prepared.slide(&mut progress).map(Moved::Slid),
         };
+        placement::fall_back();
         match moved {
             Ok(moved) => {
                 let copied = moved.copied();

@@ -46,10 +46,8 @@ pub(super) struct Driver {
     pub(super) visited: BTreeSet<MemberId>,
     /// Who waits for a machine to be awake.
     visitors: BTreeMap<MemberId, Vec<Sender<()>>>,
-    /// Conversations whose machines do not differ from their like yet.
+    /// Machines that are put back before they are woken for a conversation.
     waking: BTreeMap<MemberId, ConversationId>,
-    /// Machines that were woken and are being renewed, and since when.
-    renewing: BTreeMap<MemberId, Instant>,
     /// Machines that must not be put back but made anew, and why.
     suspect: BTreeMap<MemberId, String>,
     /// Machines that are being put back, and since when.
@@ -96,7 +94,6 @@ impl Driver {
             visitors: BTreeMap::new(),
             waking: BTreeMap::new(),
             restoring: BTreeMap::new(),
-            renewing: BTreeMap::new(),
             suspect: BTreeMap::new(),
             alarms: BTreeMap::new(),
             put_back: BTreeMap::new(),
@@ -140,7 +137,6 @@ impl Driver {
         let manager = self.manager.deadline().map(|at| at.saturating_sub(self.now()));
         let deadlines = self.conversations.values().filter_map(|one| one.deadline);
         let deadlines = deadlines.chain(self.restoring.values().map(|since| *since + RESTORE));
-        let deadlines = deadlines.chain(self.renewing.values().map(|since| *since + ACCEPT));
         let own = deadlines.min().map(|at| at.saturating_duration_since(Instant::now()));
         manager.into_iter().chain(own).min().unwrap_or(HOUR).min(HOUR)
     }
@@ -166,11 +162,6 @@ impl Driver {
         let late: Vec<_> = late.map(|(member, _)| member.clone()).collect();
         for member in late {
             self.broken(member, format!("it took over {} s", RESTORE.as_secs()));
-        }
-        let late = self.renewing.iter().filter(|(_, since)| **since + ACCEPT <= now);
-        let late: Vec<_> = late.map(|(member, _)| member.clone()).collect();
-        for member in late {
-            self.not_renewed(&member, format!("it took over {} s", ACCEPT.as_secs()));
         }
     }
 
@@ -199,8 +190,8 @@ impl Driver {
             }
             Input::Gone { member, why } => {
                 if let Ok(member) = member.as_str().parse::<MemberId>() {
+                    self.visited.remove(&member);
                     self.restoring.remove(&member);
-                    self.not_fresh(&member);
                     self.end_files(&member);
                     self.step(Event::Died { member, why });
                 }
@@ -222,6 +213,7 @@ impl Driver {
                     self.visitors.entry(member).or_default().push(awake);
                 }
             }
+            Input::Status(answer) => drop(answer.send(self.status())),
             Input::Resume { pool, done } => {
                 let result = self.operate(&pool, ConversationManager::resume);
                 let _ = done.send(result);
@@ -237,7 +229,6 @@ impl Driver {
                 };
                 let _ = done.send(result);
             }
-            Input::Status(answer) => drop(answer.send(self.status())),
             Input::Waiting(answer) => drop(answer.send(self.waiting())),
             Input::End => {}
         }
@@ -362,56 +353,34 @@ impl Driver {
         self.process(member).is_some_and(|process| process.give(order, &[]).is_ok())
     }
 
-    /// Joins the user to the machine, at once if that is ready for him.
+    /// Wakes the machine and makes it differ from its like; the rest follows
+    /// when it says so. Until then it is the capture, byte for byte.
     fn assign(&mut self, member: MemberId, id: ConversationId) {
         let Some(one) = self.conversations.get_mut(&id) else { return };
         one.member = Some(member.clone());
         one.deadline = Some(Instant::now() + ACCEPT);
         self.measures.assigned(id, &member);
         self.waking.insert(member.clone(), id);
-        if self.visited.contains(&member) {
+        if self.visited.remove(&member) {
             // Clean, whatever its administrator did.
-            self.restore(member);
-        } else {
-            self.freshen(&member);
+            return self.restore(member);
         }
+        self.wake(&member, id);
     }
 
-    /// Wakes a machine that is as captured and makes it differ from its like; the
-    /// rest follows when it says so. Until then it is the capture, byte for byte.
-    fn freshen(&mut self, member: &MemberId) {
+    fn wake(&mut self, member: &MemberId, id: ConversationId) {
+        self.waking.remove(member);
         let renewal = self.renewal(member);
-        // Nobody's files, so that whoever looks there is not kept waiting.
-        if let Some(process) = self.process(member) {
-            self.shared.begin_files(&process, None);
+        // Before it is awake: its files are the user's from the first moment on.
+        if let (Some(one), Some(process)) = (self.conversations.get(&id), self.process(member)) {
+            self.shared.begin_files(&process, Some((&one.user, &one.groups)));
         }
         let woken = renewal.is_some_and(|renewal| {
             self.give(member, &Order::Wake) && self.give(member, &Order::Renew(Box::new(renewal)))
         });
-        self.renewing.insert(member.clone(), Instant::now());
         if !woken {
-            self.not_renewed(member, "its worker cannot be reached".to_owned());
+            self.end(id, Ending::NotAccepted);
         }
-    }
-
-    /// A machine is like its template, and so is no use.
-    fn not_renewed(&mut self, member: &MemberId, problem: String) {
-        tracing::error!(%member, problem, "a machine could not be renewed");
-        self.not_fresh(member);
-        let why = format!("it could not be renewed: {problem}");
-        match self.waking.remove(member) {
-            Some(id) => {
-                self.suspect.insert(member.clone(), why);
-                self.end(id, Ending::NotAccepted);
-            }
-            None => self.step(Event::Died { member: member.clone(), why }),
-        }
-    }
-
-    /// Whatever the machine was to become is over.
-    fn not_fresh(&mut self, member: &MemberId) {
-        self.visited.remove(member);
-        self.renewing.remove(member);
     }
 
     fn renewal(&mut self, member: &MemberId) -> Option<Renewal> {
@@ -471,7 +440,6 @@ impl Driver {
     }
 
     fn restore(&mut self, member: MemberId) {
-        self.not_fresh(&member);
         if let Some(why) = self.suspect.remove(&member) {
             return self.broken(member, why);
         }
@@ -492,7 +460,6 @@ impl Driver {
     fn broken(&mut self, member: MemberId, why: String) {
         tracing::error!(%member, why, "a machine cannot be put back");
         self.restoring.remove(&member);
-        self.not_fresh(&member);
         if let Some(id) = self.waking.remove(&member) {
             self.end(id, Ending::NotAccepted);
         }
@@ -519,11 +486,9 @@ impl Driver {
             Report::Parked(done) => {
                 tracing::debug!(%member, ?done, "as it was captured");
                 self.note_put_back(&member, done);
-                // One that was put back for a conversation has that already.
-                if self.waking.contains_key(&member) {
-                    self.freshen(&member);
-                } else {
-                    self.step(Event::Restored(member));
+                match self.waking.get(&member).copied() {
+                    Some(id) => self.wake(&member, id),
+                    None => self.step(Event::Restored(member)),
                 }
             }
             Report::Broken { reason } => {
@@ -567,26 +532,17 @@ impl Driver {
         self.put_back.insert(member.clone(), this);
     }
 
-    /// The machine differs from its like: now a program may run.
+    /// The machine differs from its like: now the program may run.
     fn renewed(&mut self, member: &MemberId, problem: Option<String>) {
-        // Of an earlier life of the machine's.
-        if !self.renewing.contains_key(member) {
-            return;
-        }
+        let of = |(id, one): (&ConversationId, &Conversation)| {
+            (one.member.as_ref() == Some(member) && !one.accepted).then_some(*id)
+        };
+        let Some(id) = self.conversations.iter().find_map(of) else { return };
         if let Some(problem) = problem {
-            return self.not_renewed(member, problem);
-        }
-        self.renewing.remove(member);
-        // Unless whoever it was for is gone.
-        if let Some(id) = self.waking.remove(member) {
-            self.converse(member, id);
-        }
-    }
-
-    fn converse(&mut self, member: &MemberId, id: ConversationId) {
-        // Before the program hears of its user, it has his files.
-        if let (Some(one), Some(process)) = (self.conversations.get(&id), self.process(member)) {
-            self.shared.begin_files(&process, Some((&one.user, &one.groups)));
+            tracing::error!(%member, problem, "a machine could not be renewed");
+            // Put back it would be no other: it is made anew.
+            self.suspect.insert(member.clone(), format!("it could not be renewed: {problem}"));
+            return self.end(id, Ending::NotAccepted);
         }
         let joined = self.order_to_converse(member, id);
         let sent = joined.zip(self.process(member)).is_some_and(|((order, stream), process)| {

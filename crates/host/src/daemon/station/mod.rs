@@ -167,6 +167,12 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// Its copy has ended, however it did.
+    pub(super) fn forget_copying(&self, name: &PartitionName) {
+        let mut copying = self.telling.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        copying.remove(name);
+    }
+
     /// A partition was copied, and its guest stood still for a moment.
     pub(super) fn measure_copy(
         &self,
@@ -175,9 +181,6 @@ impl Shared {
         per_second: u64,
         pause_us: u64,
     ) {
-        let mut copying = self.telling.copying.lock().unwrap_or_else(PoisonError::into_inner);
-        copying.remove(name);
-        drop(copying);
         self.station().metrics.copied(bytes, per_second);
         self.measure_pause(name, pause_us);
     }
