@@ -252,8 +252,23 @@ impl Kernel {
     /// # Errors
     /// As for a lookup.
     pub fn list(&mut self, folder: u64, room: u32) -> Result<Vec<String>, Failed> {
-        let opened = self.ask(opcode::OPENDIR, folder, &[&[0; 8]])?;
-        let handle = u64_at(&opened, 0);
+        let handle = self.open_folder(folder)?;
+        self.list_open(handle, room)
+    }
+
+    /// Opens a directory.
+    ///
+    /// # Errors
+    /// As for a lookup.
+    pub fn open_folder(&mut self, folder: u64) -> Result<u64, Failed> {
+        Ok(u64_at(&self.ask(opcode::OPENDIR, folder, &[&[0; 8]])?, 0))
+    }
+
+    /// The names in a directory that is open.
+    ///
+    /// # Errors
+    /// As for a lookup.
+    pub fn list_open(&mut self, handle: u64, room: u32) -> Result<Vec<String>, Failed> {
         let (mut names, mut offset) = (Vec::new(), 0);
         loop {
             let piece = self.read_as(opcode::READDIR, handle, offset, room)?;

@@ -63,9 +63,10 @@ impl Session {
 
     pub(super) fn read(&mut self, handle: u64, offset: u64, size: usize) -> Result<Reply, Errno> {
         let node = self.handles.get(handle)?.node;
-        self.in_space(node)?.allow(Level::Read)?;
+        let spot = self.in_space(node)?.allow(Level::Read)?;
         match &self.handles.get(handle)?.open {
             Open::File { file, read: true, .. } => {
+                self.still_there(node, &spot, file)?;
                 Ok(Reply::bytes(&file.read(offset, size.min(MAX_DATA))?))
             }
             _ => Err(Errno::BADF),
@@ -79,9 +80,10 @@ impl Session {
         data: &[u8],
     ) -> Result<Reply, Errno> {
         let node = self.handles.get(handle)?.node;
-        self.in_space(node)?.allow(Level::Write)?;
+        let spot = self.in_space(node)?.allow(Level::Write)?;
         match &self.handles.get(handle)?.open {
             Open::File { file, write: true, .. } => {
+                self.still_there(node, &spot, file)?;
                 let quota = self.quota(file.space());
                 let written = file.write(offset, data, append, quota)?;
                 Ok(Reply::written(u32::try_from(written).map_err(|_| Errno::IO)?))
@@ -126,7 +128,8 @@ impl Session {
             (At::Root, Open::Spaces) => {
                 list_names(&mut listing, offset, self.view.spaces().map(SpaceName::as_str));
             }
-            (At::Space(spot), Open::Folder(_)) if spot.level == Level::Pass => {
+            (At::Space(spot), Open::Folder(file)) if spot.level == Level::Pass => {
+                self.still_there(node, spot, file)?;
                 let ways = self.view.ways(spot.space.name(), &spot.names);
                 let there = |name: &&str| {
                     let mut place = spot.place();
@@ -135,7 +138,10 @@ impl Session {
                 };
                 list_names(&mut listing, offset, ways.into_iter().filter(there));
             }
-            (At::Space(_), Open::Folder(file)) => list(&mut listing, offset, file)?,
+            (At::Space(spot), Open::Folder(file)) => {
+                self.still_there(node, spot, file)?;
+                list(&mut listing, offset, file)?;
+            }
             _ => return Err(Errno::BADF),
         }
         Ok(listing.into_reply())

@@ -108,7 +108,9 @@ impl Session {
             && open.node == node
         {
             match &open.open {
-                Open::File { file, .. } | Open::Folder(file) => return file.facts(),
+                Open::File { file, .. } | Open::Folder(file) => {
+                    return self.still_there(node, spot, file);
+                }
                 Open::Spaces => {}
             }
         }
@@ -119,7 +121,7 @@ impl Session {
         {
             return Ok(facts);
         }
-        self.handles.of_node(node, false).ok_or(Errno::STALE)?.facts()
+        self.still_there(node, spot, self.handles.of_node(node, false).ok_or(Errno::STALE)?)
     }
 
     pub(super) fn set_attributes(&mut self, header: &Header, set: &Set) -> Result<Reply, Errno> {
@@ -165,6 +167,7 @@ impl Session {
     ) -> Result<T, Errno> {
         let write = set.size.is_some();
         if let Some(file) = self.handles.of_node(node, write) {
+            self.still_there(node, spot, file)?;
             return change(file);
         }
         let (file, facts) = spot.space.open_file(&spot.place(), write)?;

@@ -22,7 +22,8 @@ use crate::access::{Level, Quota, View};
 use crate::fuse::{self, Body, Header, MAX_REPLY, MAX_REQUEST, REPLY_HEADER, ROOT, Reply};
 use crate::manager::FileManager;
 use crate::names::SpaceName;
-use crate::space::{Place, Space};
+use crate::space::beneath::Facts;
+use crate::space::{OpenFile, Place, Space};
 use handles::Handles;
 use nodes::{Names, Nodes};
 
@@ -226,6 +227,18 @@ impl Session {
 
     fn quota(&self, space: &Space) -> Quota {
         self.view.quota(space.name()).unwrap_or(self.manager.default_quota())
+    }
+
+    /// What is open as a node is still where the session has its rights, or nowhere
+    /// any more: somebody else may have moved it since.
+    fn still_there(&self, node: u64, spot: &Spot, file: &OpenFile) -> Result<Facts, Errno> {
+        let facts = file.facts()?;
+        let whole: [&[u8]; 0] = [];
+        let anywhere = self.view.level(spot.space.name(), &whole) >= spot.level;
+        if !anywhere && facts.links > 0 {
+            self.check(node, spot)?;
+        }
+        Ok(facts)
     }
 
     /// What is at the node's place is what was there when it was looked up.

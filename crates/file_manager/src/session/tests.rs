@@ -111,6 +111,34 @@ fn a_grant_shows_the_way_and_a_revoke_stops_what_is_open() {
     assert_eq!(alice.read(seen, 0, 100).unwrap(), b"hello bob");
 }
 
+/// A grant is of a place: an open file of it was once read and written where its
+/// owner had moved it to.
+#[test]
+fn what_is_moved_out_of_a_grant_is_not_reached_by_who_has_it_open() {
+    let world = world();
+    let (mut alice, space, shared) = alice_with_notes(&world);
+    alice.make_folder(shared, "folder").unwrap();
+    let mut bob = world.kernel("bob", &[]);
+    grant(&world, "alice", "user:bob", "shared", Right::Write);
+    let notes = bob.walk("alice/shared/notes").unwrap();
+    let handle = bob.open(notes, 2).unwrap();
+    let folder = bob.walk("alice/shared/folder").unwrap();
+    let listing = bob.open_folder(folder).unwrap();
+    assert!(bob.list_open(listing, 4096).is_ok());
+    alice.rename((shared, "notes"), (space, "notes")).unwrap();
+    alice.rename((shared, "folder"), (space, "folder")).unwrap();
+    assert_eq!(no_value(bob.read(handle, 0, 5)), STALE);
+    assert_eq!(no_value(bob.write(handle, 0, b"x")), STALE);
+    assert_eq!(no_value(bob.set_size(notes, 0)), STALE);
+    assert_eq!(no_value(bob.attributes(notes)), STALE);
+    assert_eq!(no_value(bob.list_open(listing, 4096)), STALE);
+    // Another one in its place is another one.
+    alice.create(shared, "notes").unwrap();
+    assert_eq!(no_value(bob.read(handle, 0, 5)), STALE);
+    alice.remove(space, "notes", false).unwrap();
+    assert_eq!(bob.read(handle, 0, 5).unwrap(), b"hello", "it is nowhere, but open");
+}
+
 #[test]
 fn links_are_text_and_lead_nowhere() {
     let world = world();
