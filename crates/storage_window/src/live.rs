@@ -333,7 +333,9 @@ impl Slide<'_> {
     /// Which pages have content; `old` shows the old range.
     fn runs(&self, old: &Mapping, chunk: &Range<u64>) -> Result<Vec<runs::Run>, RelocateError> {
         let file = self.relocation.storage.as_fd();
-        runs::runs_mapped(file, self.plan.from(), old, chunk.clone()).map_err(RelocateError::Scan)
+        let data = &self.populated.data;
+        runs::runs_known(file, self.plan.from(), old, chunk.clone(), data)
+            .map_err(RelocateError::Scan)
     }
 
     /// From `old`, which shows the old range as the window did.

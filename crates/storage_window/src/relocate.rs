@@ -192,6 +192,8 @@ pub struct Prepared {
 pub(crate) struct Populated {
     /// Pages of the destination.
     pub(crate) pages: Vec<Range<u64>>,
+    /// Pages of the old range that had content then.
+    pub(crate) data: Vec<Range<u64>>,
     /// Holes of the old range that the destination's content needs filled.
     /// They have content only if somebody stored there since.
     pub(crate) filled: Vec<Range<u64>>,
@@ -314,6 +316,7 @@ impl Prepared {
         self.populated.pages = allocated;
         self.populated.pages.extend(mapped);
         self.populated.pages.sort_by_key(|pages| pages.start);
+        self.populated.data = data;
         Ok(())
     }
 

@@ -56,6 +56,35 @@ pub(crate) fn runs_mapped(
     Ok(all)
 }
 
+/// The same for a range whose pages `data` had content a moment ago: they still
+/// have, or read as zero, which costs a copy. So the file is asked about the others
+/// alone, where it is in few questions.
+pub(crate) fn runs_known(
+    file: BorrowedFd<'_>,
+    range: StorageRange,
+    mapping: &Mapping,
+    pages: Range<u64>,
+    data: &[Range<u64>],
+) -> io::Result<Vec<Run>> {
+    let unknown = missing(data, pages.clone());
+    if unknown.len() > MANY_QUESTIONS || data.is_empty() {
+        return runs_mapped(file, range, mapping, pages);
+    }
+    let mut all = Vec::new();
+    let mut at = pages.start;
+    for unknown in unknown {
+        append(&mut all, at..unknown.start, true);
+        at = unknown.end;
+        ask(file, range, unknown, &mut all)?;
+    }
+    append(&mut all, at..pages.end, true);
+    Ok(all)
+}
+
+/// Questions to the file that cost about as much as to ask the page tables of a
+/// chunk first.
+const MANY_QUESTIONS: usize = 32;
+
 /// Asks the file about `pages` of `range`. A page that was swapped out counts
 /// as content (which is why page tables alone do not do).
 fn ask(
@@ -194,6 +223,37 @@ mod tests {
         assert_eq!(common(&[0..4, 6..9], &[2..7, 8..20]), [2..4, 6..7, 8..9]);
         assert_eq!(common(&[0..4], &[4..7]), []);
         assert_eq!(common(&[], &[4..7]), []);
+    }
+
+    #[test]
+    fn what_had_content_is_not_asked_about() {
+        let file = rustix::fs::memfd_create("runs", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&file, 256 * PAGE_SIZE).unwrap();
+        for page in [3, 4, 9] {
+            rustix::io::pwrite(&file, b"x", page * PAGE_SIZE).unwrap();
+        }
+        let range = StorageRange::new(0, 256 * PAGE_SIZE).unwrap();
+        let mapping = Mapping::of_file(file.as_fd(), 0, 256 * PAGE_SIZE as usize).unwrap();
+        let known = |data: &[Range<u64>]| {
+            let runs = runs_known(file.as_fd(), range, &mapping, 2..12, data).unwrap();
+            data_shifted(&runs, 0, 0..64).collect::<Vec<_>>()
+        };
+        assert_eq!(known(&[]), [3..5, 9..10]);
+        assert_eq!(known(&[3..5]), [3..5, 9..10], "what came since is found");
+        assert_eq!(known(&[0..1, 3..7, 9..11]), [3..7, 9..11], "what went since is copied");
+        let many: Vec<_> = (0..64).map(|page| 2 * page..2 * page + 1).collect();
+        let all: Vec<_> = (2..12).map(|page| (page..page + 1, page % 2 == 0)).collect();
+        let runs = runs_known(file.as_fd(), range, &mapping, 2..12, &many).unwrap();
+        let expected = all.into_iter().map(|(pages, even)| {
+            let data = even || pages.start == 3 || pages.start == 9;
+            (pages, data)
+        });
+        let pages = |runs: &[Run]| {
+            runs.iter()
+                .flat_map(|run| run.pages.clone().map(|page| (page..page + 1, run.data)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(pages(&runs), expected.collect::<Vec<_>>());
     }
 
     #[test]
