@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
-use main_storage::{Direction, ExchangePlan, ExchangeStep, PAGE_SIZE, StorageRange};
+use main_storage::{ExchangePlan, ExchangeStep, PAGE_SIZE, StorageRange};
 
 use crate::backing;
 use crate::copy_page;
@@ -278,7 +278,7 @@ impl Exchange {
         let steps = self.word(STEPS);
         let done = steps.load(Ordering::Acquire);
         // The bounce buffer is read again at once: it stays in the cache.
-        let copy = copy_page::fastest(Direction::Up);
+        let copy = copy_page::onto_cached();
         let bounce = Page { storage: self.at(BOUNCE), key: self.byte(BOUNCE_KEY) };
         let mut saved = false;
         for (step, number) in self.plan.steps().zip(1u64..) {

@@ -213,7 +213,8 @@ pub(crate) fn empty(relocation: &Move, filled: &[Range<u64>]) -> io::Result<()> 
         if window.protect(&part, false).is_ok() {
             // SAFETY: the chunk is read only.
             let runs = unsafe {
-                runs::unfill(vec![runs::Run { pages: chunk.clone(), data: true }], filled, window)
+                let all = vec![runs::Run { pages: chunk.clone(), data: true }];
+                runs::unfill(all, filled, window, |page| relocation.window.was_written(page))
             };
             for hole in runs.iter().filter(|run| !run.data) {
                 let (start, end) = (hole.pages.start * PAGE_SIZE, hole.pages.end * PAGE_SIZE);
@@ -362,7 +363,10 @@ impl Slide<'_> {
         let runs = self.runs(old, chunk)?;
         // SAFETY: the chunk is read only in the window, and nobody else uses
         // what is aside.
-        let runs = unsafe { runs::unfill(runs, &self.populated.filled, old) };
+        let runs = unsafe {
+            let written = |page| self.relocation.window.was_written(page);
+            runs::unfill(runs, &self.populated.filled, old, written)
+        };
         let go_on = &mut |_| ControlFlow::Continue(());
         // SAFETY: in this chunk `old` shows the old place, which nobody can
         // change now, and `beside` shows all of the new range, writable.

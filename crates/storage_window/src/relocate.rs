@@ -338,7 +338,10 @@ impl Prepared {
         let runs = runs::runs_mapped(file, plan.from(), window, 0..plan.from().pages())
             .map_err(RelocateError::Scan)?;
         // SAFETY: nobody stores into the window, by the contract of this function.
-        let runs = unsafe { runs::unfill(runs, &self.populated.filled, window) };
+        let runs = unsafe {
+            let written = |page| relocation.window.was_written(page);
+            runs::unfill(runs, &self.populated.filled, window, written)
+        };
         let transfer = {
             let (from, to) = (relocation.view(), beside.view());
             Transfer { plan, from, to, file, stale: false }

@@ -57,8 +57,8 @@ pub(crate) fn runs_mapped(
 }
 
 /// The same for a range whose pages `data` had content a moment ago: they still
-/// have, or read as zero, which costs a copy. So the file is asked about the others
-/// alone, where it is in few questions.
+/// have, or read as zero, which costs a copy. So only the others are asked about,
+/// where that takes few questions.
 pub(crate) fn runs_known(
     file: BorrowedFd<'_>,
     range: StorageRange,
@@ -75,15 +75,16 @@ pub(crate) fn runs_known(
     for unknown in unknown {
         append(&mut all, at..unknown.start, true);
         at = unknown.end;
-        ask(file, range, unknown, &mut all)?;
+        for run in runs_mapped(file, range, mapping, unknown)? {
+            append(&mut all, run.pages, run.data);
+        }
     }
     append(&mut all, at..pages.end, true);
     Ok(all)
 }
 
-/// Questions to the file that cost about as much as to ask the page tables of a
-/// chunk first.
-const MANY_QUESTIONS: usize = 32;
+/// Questions that cost about as much as one about a whole chunk.
+const MANY_QUESTIONS: usize = 16;
 
 /// Asks the file about `pages` of `range`. A page that was swapped out counts
 /// as content (which is why page tables alone do not do).
@@ -144,12 +145,18 @@ pub(crate) fn shifted(pages: &Range<u64>, shift: i64) -> Option<Range<u64>> {
 }
 
 /// Makes those pages of `filled` holes that are zero: holes that were filled
-/// early, before anybody stored there.
+/// early, before anybody stored there. Who stores says so first: what was not
+/// `written` need not be looked at.
 ///
 /// # Safety
 /// The runs lie in `mapping`, at whose start the range begins, and nobody
 /// stores into them meanwhile.
-pub(crate) unsafe fn unfill(runs: Vec<Run>, filled: &[Range<u64>], mapping: &Mapping) -> Vec<Run> {
+pub(crate) unsafe fn unfill(
+    runs: Vec<Run>,
+    filled: &[Range<u64>],
+    mapping: &Mapping,
+    written: impl Fn(u64) -> bool,
+) -> Vec<Run> {
     let mut all = Vec::with_capacity(runs.len());
     for run in runs {
         if !run.data {
@@ -161,8 +168,9 @@ pub(crate) unsafe fn unfill(runs: Vec<Run>, filled: &[Range<u64>], mapping: &Map
             append(&mut all, at..pages.start, true);
             at = pages.end;
             for page in pages {
+                let content = mapping.base().wrapping_add((page * PAGE_SIZE) as usize);
                 // SAFETY: the caller's promise.
-                let zero = unsafe { is_zero(mapping.base().add((page * PAGE_SIZE) as usize)) };
+                let zero = !written(page) || unsafe { is_zero(content) };
                 append(&mut all, page..page + 1, !zero);
             }
         }
@@ -278,7 +286,7 @@ mod tests {
         let run = |pages, data| Run { pages, data };
         let runs = vec![run(0..5, true), run(5..6, false), run(6..8, true)];
         // SAFETY: as above.
-        let found = unsafe { unfill(runs, &[1..4], &mapping) };
+        let found = unsafe { unfill(runs.clone(), &[1..4], &mapping, |_| true) };
         let expected = [
             run(0..1, true),
             run(1..2, false),
@@ -289,6 +297,15 @@ mod tests {
             run(6..8, true),
         ];
         assert_eq!(found, expected);
+        // SAFETY: as above.
+        let found = unsafe { unfill(runs, &[1..4], &mapping, |page| page != 2) };
+        assert_eq!(
+            found,
+            [run(0..1, true), run(1..4, false), run(4..5, true)]
+                .into_iter()
+                .chain(expected[5..].iter().cloned())
+                .collect::<Vec<_>>()
+        );
     }
 
     #[test]

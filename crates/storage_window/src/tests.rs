@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use main_storage::{BLOCK_SIZE as M, MovePlan, PAGE_SIZE, PAGES_PER_BLOCK, StorageRange};
+use main_storage::{
+    BLOCK_SIZE as M, MovePlan, PAGE_SIZE, PAGES_PER_BLOCK, StorageKey, StorageRange,
+};
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -117,11 +119,14 @@ impl World {
         let address = self.address(bytes.start);
         self.window.write_slice(&self.content[bytes], address).unwrap();
         self.written[page] = true;
+        self.keys[page] |= StorageKey::DIRTY;
         self.set_key(page, seed as u8 | 2);
     }
 
+    /// Nobody but the host clears its own bit.
     fn set_key(&mut self, page: usize, key: u8) {
         let page = page % self.keys.len();
+        let key = key | self.keys[page] & StorageKey::DIRTY;
         self.keys[page] = key;
         self.window.key_cell(page).store(key, Ordering::Relaxed);
     }
@@ -416,8 +421,14 @@ fn memory_that_outlives_its_window_stays_mapped() {
     assert_eq!(seen, expected);
 }
 
+/// A key that was counted up `rounds` times.
+fn counted(rounds: u64) -> u8 {
+    (rounds as u8).wrapping_mul(2) | StorageKey::DIRTY
+}
+
 /// A thread that is a guest: it counts up in words and keys of its own, and
-/// every word always holds what it wrote last.
+/// every word always holds what it wrote last. As of a vCPU, the key has the
+/// host's own bit before the first store.
 fn count_up(window: &StorageWindow, first: usize, stop: &AtomicBool) -> u64 {
     let pages = window.size() as usize / PAGE_SIZE as usize;
     let mut round = 0;
@@ -428,11 +439,14 @@ fn count_up(window: &StorageWindow, first: usize, stop: &AtomicBool) -> u64 {
             let word = unsafe {
                 AtomicU64::from_ptr(window.host_base().add(page * PAGE_SIZE as usize).cast())
             };
+            let key = window.key_cell(page);
+            if round == 0 {
+                key.fetch_or(StorageKey::DIRTY, Ordering::SeqCst);
+            }
             assert_eq!(word.load(Ordering::Relaxed), round, "page {page}");
             word.store(round + 1, Ordering::Relaxed);
-            let key = window.key_cell(page);
-            assert_eq!(key.load(Ordering::Relaxed), round as u8, "key of page {page}");
-            key.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(key.load(Ordering::Relaxed), counted(round), "key of page {page}");
+            key.fetch_add(2, Ordering::Relaxed);
         }
         round += 1;
     }
@@ -469,7 +483,7 @@ fn a_guest_that_writes_all_the_time_loses_nothing_while_it_slides() {
     for (first, rounds) in rounds.iter().enumerate() {
         for page in (first..world.written.len()).step_by(4) {
             world.content[page * PAGE_SIZE as usize..][..8].copy_from_slice(&rounds.to_le_bytes());
-            world.keys[page] = *rounds as u8;
+            world.keys[page] = counted(*rounds);
             world.written[page] = true;
         }
     }

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use main_storage::{BLOCK_SIZE, PAGE_SIZE, Size, StorageRange};
+use main_storage::{BLOCK_SIZE, PAGE_SIZE, Size, StorageKey, StorageRange};
 use vm_memory::guest_memory::GuestMemorySliceIterator;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
@@ -153,6 +153,13 @@ impl StorageWindow {
         // SAFETY: the page exists, so its key is inside the mapped keys, which
         // stay mapped as long as `self`; keys are only ever used as atomics.
         unsafe { AtomicU8::from_ptr(self.keys.base().add(key_offset(page_index))) }
+    }
+
+    /// Whether anybody stored into the page since the partition was made or put
+    /// back: vCPUs and I/O processors say so in its key before they do.
+    pub(crate) fn was_written(&self, page_index: u64) -> bool {
+        let key = self.key_cell(usize::try_from(page_index).unwrap_or(usize::MAX));
+        key.load(Ordering::SeqCst) & StorageKey::DIRTY != 0
     }
 
     /// All that can ever be storage: the parts of the [`GuestLayout`], a region
