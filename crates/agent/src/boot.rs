@@ -81,6 +81,8 @@ fn tell(doing: &str, result: io::Result<()>) {
 pub(crate) const SELF_CHECK: &str = "self-check";
 /// Name under which it is a load that writes memory.
 pub(crate) const WRITER: &str = "writer";
+/// Name under which it reads and sets storage keys.
+pub(crate) const STORAGE_KEY: &str = "storage-key";
 
 fn mount_new(source: &str, target: &str, kind: &str, flags: u64, data: &str) -> io::Result<()> {
     fs::create_dir_all(target)?;
@@ -198,7 +200,7 @@ fn run_time_file_systems() {
     // The agent's own file is in the initramfs, out of everybody's sight by
     // now; this way leads to it all the same.
     let linked = fs::create_dir_all("/run/berth").and_then(|()| {
-        [SELF_CHECK, WRITER].iter().try_for_each(|name| {
+        [SELF_CHECK, WRITER, STORAGE_KEY].iter().try_for_each(|name| {
             std::os::unix::fs::symlink("/proc/1/exe", format!("/run/berth/{name}"))
         })
     });

@@ -11,9 +11,9 @@
 //! makes the machine differ from the one it was made from; [`metadata`] passes
 //! on what programs ask about their user, which only the host knows.
 //!
-//! [`self_check`], [`writer`] and [`activate`] are other programs in the same
-//! file, known by their names. The only module that calls the kernel without std between is
-//! [`sys`].
+//! [`self_check`], [`writer`], [`storage_key`] and [`activate`] are other programs
+//! in the same file, known by their names. The only module that calls the kernel
+//! without std between is [`sys`].
 //!
 //! Started as any other process than number 1 it brings up nothing and serves
 //! commands on its standard input, a socket: so it is tested without a guest.
@@ -34,6 +34,7 @@ mod self_check;
 mod server;
 mod service;
 mod shell;
+mod storage_key;
 #[expect(unsafe_code, reason = "the system calls that std does not offer are foreign functions")]
 mod sys;
 mod writer;
@@ -66,6 +67,9 @@ fn start() -> i32 {
     }
     if name.ends_with(boot::WRITER) {
         return status(boot::WRITER, writer::run(arguments));
+    }
+    if name.ends_with(boot::STORAGE_KEY) {
+        return status(boot::STORAGE_KEY, storage_key::run(arguments));
     }
     if std::process::id() != 1 {
         return serve_standard_input();

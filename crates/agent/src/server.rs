@@ -50,6 +50,8 @@ pub(crate) struct Server {
     metadata: Metadata,
     /// Whether something of `metadata` can move.
     metadata_due: bool,
+    /// Of a machine that was renewed.
+    identity: Option<renew::Identity>,
     directory: PathBuf,
     shell: Option<Shell>,
     end: Option<End>,
@@ -83,6 +85,7 @@ impl Server {
             services: BTreeMap::new(),
             metadata: Metadata::default(),
             metadata_due: false,
+            identity: None,
             directory,
             shell,
             end: None,
@@ -275,7 +278,7 @@ impl Server {
     fn renew(&mut self, renewal: &Renewal) {
         self.be_of_a_pool();
         let renewed = if self.link.is_at(Place::Port) {
-            renew::renew(renewal, &self.directory)
+            renew::renew(&mut self.identity, renewal, &self.directory)
         } else {
             Err("only the first process of a guest renews it".to_owned())
         };

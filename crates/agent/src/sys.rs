@@ -121,6 +121,15 @@ unsafe extern "C" {
     fn syscall(number: c_long, ...) -> c_long;
     fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
     fn connect(fd: c_int, address: *const UnixAddress, length: u32) -> c_int;
+    fn mmap(
+        address: *mut c_void,
+        length: usize,
+        protection: c_int,
+        flags: c_int,
+        fd: c_int,
+        offset: i64,
+    ) -> *mut c_void;
+    fn munmap(address: *mut c_void, length: usize) -> c_int;
     fn dup2(from: c_int, to: c_int) -> c_int;
     fn clock_gettime(clock: c_int, time: *mut TimeSpec) -> c_int;
     fn clock_settime(clock: c_int, time: *const TimeSpec) -> c_int;
@@ -355,8 +364,8 @@ pub(crate) fn set_clock(nanoseconds: u64) -> io::Result<()> {
 }
 
 /// Mixes up to 256 random bytes into the kernel's generator, counts them as
-/// random, and has every key derived anew at once.
-pub(crate) fn add_entropy(bytes: &[u8]) -> io::Result<()> {
+/// random, and has every key derived anew at once. `device` is the generator's.
+pub(crate) fn add_entropy(device: &File, bytes: &[u8]) -> io::Result<()> {
     const RNDADDENTROPY: c_ulong = 0x4008_5203;
     const RNDRESEEDCRNG: c_ulong = 0x5207;
     let mut entropy = Entropy { bits: 0, length: 0, bytes: [0; 256] };
@@ -364,7 +373,6 @@ pub(crate) fn add_entropy(bytes: &[u8]) -> io::Result<()> {
     room.copy_from_slice(bytes);
     // At most 256.
     (entropy.bits, entropy.length) = (bytes.len() as c_int * 8, bytes.len() as c_int);
-    let device = File::options().write(true).open("/dev/urandom")?;
     // SAFETY: the first request reads the two numbers and `length` bytes after
     // them, which are all inside the structure; the second takes no argument.
     unsafe {
@@ -414,6 +422,55 @@ fn stat_is_ending(stat: &str) -> bool {
     const PF_EXITING: u64 = 4;
     let flags = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(6));
     flags.and_then(|flags| flags.parse::<u64>().ok()).is_none_or(|flags| flags & PF_EXITING != 0)
+}
+
+/// A register of a device, one byte wide, in this process's memory.
+pub(crate) struct Register {
+    mapping: *mut c_void,
+    offset: usize,
+}
+
+impl Register {
+    const PAGE: u64 = 4096;
+
+    /// The register at physical `address`, by the file of the machine's memory.
+    pub(crate) fn map(memory: &File, address: u64) -> io::Result<Self> {
+        const READ_WRITE: c_int = 3;
+        const SHARED: c_int = 1;
+        let offset = (address % Self::PAGE) as usize;
+        let start = i64::try_from(address - address % Self::PAGE).map_err(io::Error::other)?;
+        let (length, fd) = (Self::PAGE as usize, memory.as_raw_fd());
+        // SAFETY: asks for a new mapping where there is none; touches no memory.
+        let mapping = unsafe { mmap(ptr::null_mut(), length, READ_WRITE, SHARED, fd, start) };
+        // MAP_FAILED is -1.
+        if mapping.addr() == usize::MAX {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { mapping, offset })
+    }
+
+    fn address(&self) -> *mut u8 {
+        // SAFETY: the offset is within the page that is mapped.
+        unsafe { self.mapping.cast::<u8>().add(self.offset) }
+    }
+
+    pub(crate) fn load(&self) -> u8 {
+        // SAFETY: mapped for reading as long as `self` is.
+        unsafe { self.address().read_volatile() }
+    }
+
+    pub(crate) fn store(&self, value: u8) {
+        // SAFETY: mapped for writing as long as `self` is; nothing of this
+        // program's own is there.
+        unsafe { self.address().write_volatile(value) }
+    }
+}
+
+impl Drop for Register {
+    fn drop(&mut self) {
+        // SAFETY: this mapping, which nobody uses after this.
+        unsafe { munmap(self.mapping, Self::PAGE as usize) };
+    }
 }
 
 /// Writes all file systems' changes to their disks.

@@ -16,18 +16,15 @@ fn host(more: &str) -> Host {
 /// access key 3 without reference and change, and then resets the reference;
 /// prints the key after the one, the condition code, and the key at the end.
 const PLAY: &str = r#"
-wait_for_vcpus() { while [ $(($(devmem 0x1fffffff 8))) != 0 ]; do :; done; }
 stack=$(cut -d' ' -f28 /proc/$$/stat)
 for below in 0 1; do
   entry=$(dd if=/proc/$$/pagemap bs=8 skip=$((stack / 4096 - below)) count=1 2>/dev/null | od -An -t x8)
-  page=$((0x$(echo $entry) & 0x7fffffffffffff))
+  page=$(((0x$(echo $entry) & 0x7fffffffffffff) * 4096))
   [ $page = 0 ] && continue
-  devmem $((0x20000000 + page)) 8 0x30
-  wait_for_vcpus
-  key=$(devmem $((0x20000000 + page)) 8)
-  code=$(devmem $((0x30000000 + page)) 8)
-  wait_for_vcpus
-  echo $key $code $(devmem $((0x20000000 + page)) 8)
+  /run/berth/storage-key set $page 0x30
+  key=$(/run/berth/storage-key get $page)
+  code=$(/run/berth/storage-key reset $page)
+  echo $key $code $(/run/berth/storage-key get $page)
 done
 "#;
 
