@@ -54,8 +54,8 @@ impl Machine {
     }
 
     /// Goes on from `state`, on storage that is as it was then, and parks the
-    /// machine: its vCPUs stay out of the guest, and guest time stands still,
-    /// until [`Machine::unpark`]. Called with no vCPU in the guest and every I/O
+    /// machine: its vCPUs stay out of the guest, its I/O processors idle, and guest
+    /// time stands still, until [`Machine::unpark`]. Called with no vCPU in the guest and every I/O
     /// processor quiesced and idle.
     ///
     /// # Errors
@@ -70,6 +70,7 @@ impl Machine {
             return Err(StateError::Other);
         }
         self.control.park();
+        processors.iter().for_each(|processor| processor.park());
         let (vcpus, clock) = (state.vcpus.clone(), Clock::at(state.ticks));
         self.control
             .all_do(move |hart, vcpu| vcpus.get(hart).map(|state| vcpu.restore(state, clock)))
@@ -91,6 +92,7 @@ impl Machine {
     pub fn unpark(&self, state: &MachineState) -> Result<(), StateError> {
         let clock = Clock::at(state.ticks);
         self.control.all_do(move |_, vcpu| vcpu.set_clock(clock)).ok_or(StateError::Ended)?;
+        self.bus.io_processors.iter().for_each(|processor| processor.unpark());
         self.control.unpark();
         Ok(())
     }

@@ -44,8 +44,8 @@ pub(super) enum Work {
 /// The life cycle, under one lock.
 ///
 /// Invariant: `busy` is set only by the thread, only together with taking
-/// `pending` while not `quiesced`; so once a caller sees `quiesced && !busy`,
-/// no queue is looked at before `resume`.
+/// `pending` while neither `quiesced` nor `parked`; so once a caller sees one of
+/// them and `!busy`, no queue is looked at before `resume` and `unpark`.
 struct Control {
     registers: Registers,
     /// Queues to look at, one bit each: a storm of notifications costs a bit.
@@ -53,6 +53,8 @@ struct Control {
     /// The driver said `DRIVER_OK` and the device can go on.
     active: bool,
     quiesced: bool,
+    /// As `quiesced`, for as long as the machine waits to be woken.
+    parked: bool,
     busy: bool,
     stopping: bool,
     /// The thread is gone.
@@ -92,6 +94,7 @@ impl Shared {
                 pending: 0,
                 active: false,
                 quiesced: false,
+                parked: false,
                 busy: false,
                 stopping: false,
                 ended: false,
@@ -131,7 +134,7 @@ impl Shared {
     }
 
     fn update_pause(&self, control: &Control) {
-        let pause = control.quiesced || control.stopping || !control.messages.is_empty();
+        let pause = control.stands_still() || control.stopping || !control.messages.is_empty();
         self.pause.store(pause, Ordering::Release);
     }
 
@@ -230,6 +233,13 @@ impl Shared {
     pub(super) fn resume(&self) {
         let mut control = self.control();
         control.quiesced = false;
+        self.update_pause(&control);
+        self.work.notify_one();
+    }
+
+    pub(super) fn park(&self, parked: bool) {
+        let mut control = self.control();
+        control.parked = parked;
         self.update_pause(&control);
         self.work.notify_one();
     }
@@ -346,7 +356,7 @@ impl Shared {
             if let Some(message) = control.messages.pop_front() {
                 return Work::Message(message);
             }
-            if control.active && !control.quiesced && control.pending != 0 {
+            if control.active && !control.stands_still() && control.pending != 0 {
                 control.busy = true;
                 return Work::Queues(std::mem::take(&mut control.pending));
             }
@@ -413,8 +423,12 @@ impl Shared {
 }
 
 impl Control {
+    fn stands_still(&self) -> bool {
+        self.quiesced || self.parked
+    }
+
     fn is_idle(&self) -> bool {
         let waiting = self.active && self.pending != 0 || !self.messages.is_empty();
-        self.ended || !self.busy && (self.quiesced || !waiting)
+        self.ended || !self.busy && (self.stands_still() || !waiting)
     }
 }

@@ -91,6 +91,14 @@ pub trait IoProcessor: Send + Sync {
     /// Takes requests up again, those that came meanwhile first.
     fn resume(&self);
 
+    /// Takes up no further request before [`unpark`](Self::unpark), whoever quiesces
+    /// and resumes it meanwhile: its machine waits to be woken, and its storage
+    /// stays as it is.
+    fn park(&self);
+
+    /// The machine was woken: requests are taken up unless it is quiesced.
+    fn unpark(&self);
+
     /// From the next transfer on it is made under `key`, 0 at first: a page of
     /// guest storage is written only if its storage key has that access key,
     /// and read only so or without fetch protection. Under 0 all is allowed.
@@ -299,6 +307,14 @@ impl IoProcessor for Processor {
 
     fn resume(&self) {
         self.shared.resume();
+    }
+
+    fn park(&self) {
+        self.shared.park(true);
+    }
+
+    fn unpark(&self) {
+        self.shared.park(false);
     }
 
     fn set_access_key(&self, key: AccessKey) {

@@ -64,6 +64,28 @@ fn nothing_touches_storage_between_quiesce_and_resume() {
     assert_eq!(driver.processor.statistics().limits, Some(limits));
 }
 
+/// A request that a captured machine had left was served in every copy while that
+/// waited to be woken: it was no longer the capture.
+#[test]
+fn a_parked_processor_does_nothing_whoever_resumes_it() {
+    let mut driver = Driver::ready(Rng, 0);
+    driver.processor.park();
+    driver.fill(BUFFERS, 0, 64);
+    driver.submit(0, &[(BUFFERS, 64, true)]);
+    for _ in 0..3 {
+        driver.processor.quiesce();
+        driver.wait_idle();
+        let told = driver.processor.set_address_limits(Driver::limits(64 << 20)).expect("idle");
+        assert_eq!(told.limits, Driver::limits(64 << 20));
+        driver.processor.resume();
+        driver.wait_idle();
+        assert_eq!(driver.used_count(0), 0);
+    }
+    assert_eq!(driver.get_bytes(BUFFERS, 64), vec![0; 64]);
+    driver.processor.unpark();
+    driver.take_used(0);
+}
+
 #[test]
 fn limits_are_refused_unless_quiesced_and_backed_by_storage() {
     let driver = Driver::ready(Rng, 0);
