@@ -21,6 +21,7 @@ use support::pool::{Conversation, all_free, allocate, members};
 use support::{Host, processes};
 
 /// Exit codes of `berth allocate`.
+const UNAVAILABLE: i32 = 69;
 const ABEND: i32 = 70;
 const RETRY: i32 = 75;
 
@@ -35,6 +36,8 @@ fn pool(image: &str, count: u32, more: &str) -> String {
 }
 
 const SHELL: &str = "\n[[pool.program]]\ntpn = \"shell\"\nrun = [\"/bin/sh\"]\n";
+
+const MISSING: &str = "\n[[pool.program]]\ntpn = \"missing\"\nrun = [\"/no/such\"]\n";
 
 /// Main storage, as the process that keeps it has it open.
 fn main_storage(host: &Host) -> File {
@@ -95,7 +98,11 @@ fn guest_guarantee_no_residue_a_free_machine_is_the_capture_byte_for_byte() {
         for at in (0..SIZE).step_by(1 << 20) {
             storage.read_exact_at(&mut ours, origin + at).unwrap();
             capture.read_exact_at(&mut captured, at).unwrap();
-            assert!(ours == captured, "{name} differs in the MiB at {at:#x}");
+            let differs = ours.iter().zip(&captured).position(|(one, other)| one != other);
+            let place = differs.map(|byte| format!("{:#x}", at + byte as u64));
+            let around = differs.map_or(0..0, |byte| byte & !63..(byte & !63) + 64);
+            let (now, then) = (&ours[around.clone()], &captured[around]);
+            assert_eq!(place, None, "{name}: {now:x?} was {then:x?}");
         }
     }
 }
@@ -177,8 +184,11 @@ fn guest_guarantee_identity_the_host_alone_says_who_a_machine_is_and_only_meanwh
 
 #[test]
 fn guest_guarantee_bounded_whoever_does_not_end_is_ended_and_leaves_nothing() {
-    let host =
-        Host::up(&pool("minimal", 1, &format!("conversation = \"2s\"\nwait = \"60s\"\n{SHELL}")));
+    let host = Host::up(&pool(
+        "minimal",
+        1,
+        &format!("conversation = \"2s\"\nwait = \"60s\"\n{SHELL}{MISSING}"),
+    ));
     all_free(&host);
     // A program that goes on for ever.
     let mut endless = Conversation::begin(&host, "alice");
@@ -191,6 +201,10 @@ fn guest_guarantee_bounded_whoever_does_not_end_is_ended_and_leaves_nothing() {
     flood.say("yes & yes & yes");
     flood.client.kill().unwrap();
     let _ = flood.client.wait();
+    // One that is not there: no other machine would have it either.
+    let missing = host.run(&["allocate", "serve/missing", "--user", "alice"]);
+    assert_eq!(missing.status.code(), Some(UNAVAILABLE), "{missing:?}");
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("/no/such"), "{missing:?}");
     // One that takes all memory, and the kernel with it.
     let (code, _) = allocate(&host, "serve/shell", "alice", "echo c > /proc/sysrq-trigger\n");
     assert_ne!(code, 0);
@@ -203,4 +217,108 @@ fn guest_guarantee_bounded_whoever_does_not_end_is_ended_and_leaves_nothing() {
     let waited = allocate(&host, "serve/shell", "bob", "echo in turn\n");
     assert!(waited == (0, "in turn\n".to_owned()) || waited.0 == RETRY, "{waited:?}");
     let _ = holder.end();
+}
+
+#[test]
+fn guest_guarantee_revocation_nothing_of_a_user_outlives_the_conversation() {
+    let host = Host::up(&pool("minimal", 1, &format!("files = true\n{SHELL}")));
+    all_free(&host);
+    let log = host.path("state/files/alice/log");
+    // A process that the user leaves behind writes on as long as it may.
+    let leave = "setsid sh -c 'exec >> /files/alice/log; while :; do echo more; done' \
+                 2> /dev/null < /dev/null & until [ -s /files/alice/log ]; do :; done; echo in";
+    for ending in ["exit 0", "kill -9 $$", "its user vanishes"] {
+        let mut alice = Conversation::begin(&host, "alice");
+        assert_eq!(alice.ask(leave), "in");
+        let asks = "wget -q -O - http://127.0.0.1/v1/identity | grep -c '\"alice\"'";
+        assert_eq!(alice.ask(asks), "1");
+        if ending == "its user vanishes" {
+            alice.client.kill().unwrap();
+            let _ = alice.client.wait();
+        } else {
+            alice.say(ending);
+            let _ = alice.end();
+        }
+        all_free(&host);
+        let length = || std::fs::metadata(&log).unwrap().len();
+        let before = length();
+        assert!(before > 0);
+        // The next user finds nothing of hers, and nobody writes on.
+        let look = "ls /files; ls -d /files/alice 2> /dev/null; pgrep -f log; exit 0\n";
+        let (code, text) = allocate(&host, "serve/shell", "bob", look);
+        assert_eq!((code, text.as_str()), (0, "bob\n"), "after {ending}");
+        assert_eq!(length(), before, "after {ending}");
+        std::fs::remove_file(&log).unwrap();
+    }
+    all_free(&host);
+    // Whoever visits it is nobody, whatever token it had before.
+    for question in ["identity", "token?audience=files"] {
+        let url = format!("http://127.0.0.1/v1/{question}");
+        let output = host.run(&["exec", "serve-00", "--", "wget", "-q", "-O", "-", &url]);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{question}: {output:?}");
+    }
+}
+
+#[test]
+fn guest_guarantee_policy_what_cannot_be_given_is_refused_and_written_down() {
+    let host = Host::up(&pool("minimal", 1, &format!("files = true\nwait = \"5s\"\n{SHELL}")));
+    all_free(&host);
+    let (code, text) = allocate(&host, "serve/shell", "alice", "ls /files\n");
+    assert_eq!((code, text.as_str()), (0, "alice\n"));
+    // The file manager ends and cannot come back: no files, so no machine.
+    let spaces = host.path("state/files");
+    let aside = host.path("aside");
+    std::fs::rename(&spaces, &aside).unwrap();
+    std::fs::write(&spaces, "no directory").unwrap();
+    support::kill(&processes("berth: files", &host.path("state"))[0]);
+    let log = host.path("state/host.log");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !std::fs::read_to_string(&log).unwrap().contains("no file manager") {
+        assert!(std::time::Instant::now() < deadline, "it came back");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let (code, text) = allocate(&host, "serve/shell", "alice", "echo ran\n");
+    assert_eq!((code, text.as_str()), (RETRY, ""));
+    std::fs::remove_file(&spaces).unwrap();
+    std::fs::rename(&aside, &spaces).unwrap();
+    while allocate(&host, "serve/shell", "alice", "ls /files\n") != (0, "alice\n".to_owned()) {
+        assert!(std::time::Instant::now() < deadline, "no files again");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    // A program that nobody offers, and what is said of oneself without proof.
+    let (code, _) = allocate(&host, "serve/other", "alice", "");
+    assert_eq!(code, UNAVAILABLE);
+    let (code, _) = allocate(&host, "serve/", "mallory", "");
+    assert_eq!(code, UNAVAILABLE);
+    let audit = std::fs::read_to_string(host.path("state/audit.jsonl")).unwrap();
+    let count = |words: &[&str]| {
+        audit.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
+    };
+    assert_eq!(count(&["\"refused\"", "alice", "unknown-tpn"]), 1, "{audit}");
+    assert_eq!(count(&["\"turned-away\"", "mallory", "10086021"]), 1, "{audit}");
+}
+
+#[test]
+fn guest_guarantee_separation_no_page_of_one_machine_is_another_ones() {
+    let host = Host::up(&pool("minimal", 2, SHELL));
+    all_free(&host);
+    let mut ranges: Vec<(u64, u64)> = members(&host)
+        .iter()
+        .map(|member| {
+            let partition = host.partition(member["name"].as_str().unwrap());
+            let at = |key: &str| partition[key].as_u64().unwrap();
+            (at("origin"), at("origin") + at("size"))
+        })
+        .collect();
+    ranges.sort_unstable();
+    assert!(ranges[0].1 <= ranges[1].0, "{ranges:?}");
+    // Equal pages are merged for nobody: workers do not ask the host to.
+    for member in members(&host) {
+        let name = format!("berth: {}", member["name"].as_str().unwrap());
+        let worker = &processes(&name, &host.path("state"))[0];
+        let maps = std::fs::read_to_string(format!("/proc/{worker}/smaps")).unwrap();
+        let flags = maps.lines().filter(|line| line.starts_with("VmFlags:"));
+        assert!(flags.clone().count() > 10);
+        assert!(flags.clone().all(|line| !line.split(' ').any(|flag| flag == "mg")), "{worker}");
+    }
 }

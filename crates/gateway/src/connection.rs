@@ -70,8 +70,12 @@ async fn ask(
 ) -> Asked {
     let Some(attach) = session.attach().cloned() else { return Asked::Gone };
     let asking = async {
+        let (user, tpn) = (attach.security.user().map(str::to_owned), attach.tpn.name.clone());
         let request = attach::request(attach, origin, &*gateway.authority);
-        let refused = |sense: Sense| Asked::Refused { sense, why: String::new() };
+        let refused = |sense: Sense| {
+            gateway.service.turned_away(user.as_deref(), &tpn, sense);
+            Asked::Refused { sense, why: String::new() }
+        };
         let request = match timeout(gateway.limits.authenticate, request).await {
             Ok(Ok(request)) => request,
             Ok(Err(sense)) => return refused(sense),

@@ -18,6 +18,7 @@ mod listen;
 mod service;
 pub mod tls;
 
+pub use conversation::Sense;
 pub use limits::Limits;
 pub use listen::{Gateway, Running, Settings, StartError, Tcp};
 pub use service::{

@@ -139,6 +139,12 @@ pub trait Service: Send + Sync {
     /// # Errors
     /// [`Refusal`], which the caller is told.
     async fn attach(&self, request: AttachRequest) -> Result<Joined, Refusal>;
+
+    /// Somebody was refused before the service was asked. What they say of
+    /// themselves is proved by nothing, and they can say it often.
+    fn turned_away(&self, user: Option<&str>, tpn: &str, sense: Sense) {
+        let _ = (user, tpn, sense);
+    }
 }
 
 /// A program in a machine, given to one user.

@@ -60,7 +60,27 @@ pub enum Record {
         #[serde(with = "RefusalWord")]
         why: Refusal,
     },
+    /// Somebody did not even get to claim a machine. What they say of themselves
+    /// is proved by nothing.
+    TurnedAway {
+        /// Who they say they are, at most [`MAX_CLAIM`] characters.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
+        /// The program, as they wrote it, at most [`MAX_CLAIM`] characters.
+        tpn: String,
+        /// When.
+        at: u64,
+        /// What they were told: the sense code, in hexadecimal digits.
+        sense: String,
+        /// How many others were turned away since the record before this one,
+        /// and too soon after it to be written down.
+        #[serde(default)]
+        omitted: u64,
+    },
 }
+
+/// Most characters of what somebody who is turned away says.
+pub const MAX_CLAIM: usize = 255;
 
 /// A pool's name inside of an option.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +92,7 @@ pub struct PoolText(#[serde(with = "text")] pub PoolName);
 enum EndingWord {
     Confirmed,
     NotAccepted,
+    NotStarted,
     ProgramAbend,
     ClientAbend,
     LostConnection,
@@ -271,6 +292,21 @@ mod tests {
             at: 9,
             why: Refusal::NotAuthorised,
         }
+    }
+
+    #[test]
+    fn the_longest_claim_of_somebody_turned_away_fits_into_a_line() {
+        let most = "\u{1}".repeat(MAX_CLAIM);
+        let record = Record::TurnedAway {
+            user: Some(most.clone()),
+            tpn: most,
+            at: u64::MAX,
+            sense: "080f6051".into(),
+            omitted: u64::MAX,
+        };
+        let mut line = serde_json::to_vec(&record).unwrap();
+        line.push(b'\n');
+        assert_eq!(read(&line), [Entry::Record(record)]);
     }
 
     fn read(bytes: &[u8]) -> Vec<Entry> {

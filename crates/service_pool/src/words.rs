@@ -71,6 +71,8 @@ pub enum Ending {
     Confirmed,
     /// The machine or its program did not accept the conversation.
     NotAccepted,
+    /// The program could not be started: another machine could not do so either.
+    NotStarted,
     /// The program ended abnormally.
     ProgramAbend,
     /// The client ended abnormally.

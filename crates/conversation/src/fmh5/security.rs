@@ -38,6 +38,17 @@ pub enum Security {
     },
 }
 
+impl Security {
+    /// The user id that is named, proved or not.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        match self {
+            Self::None => None,
+            Self::Same { user, .. } | Self::Pgm { user, .. } => Some(user),
+        }
+    }
+}
+
 /// What proves a user id. Never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Password {

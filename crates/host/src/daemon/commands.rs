@@ -274,6 +274,9 @@ impl Shared {
                 | Report::NotCaptured { .. }
                 | Report::ServiceReady { .. }
                 | Report::ServiceEnded { .. }) => process.tell_builder(report),
+                report @ Report::Renewed { .. } if process.has_builder() => {
+                    process.tell_builder(report);
+                }
                 report @ (Report::Parked(_)
                 | Report::Broken { .. }
                 | Report::Renewed { .. }

@@ -103,8 +103,9 @@ impl State {
         given.map_err(|error| format!("its worker cannot be reached: {error}"))
     }
 
-    /// The same; whoever cannot have files has the machine without them.
-    fn begin(&mut self, process: &Process, who: Option<Who>) {
+    /// The same for a session that lost its manager; whoever cannot have files any
+    /// more goes on without.
+    fn begin_again(&mut self, process: &Process, who: Option<Who>) {
         let connected = self.connect(process, who.clone());
         let Err(reason) = connected else { return };
         let machine = &process.name;
@@ -121,10 +122,15 @@ impl Shared {
         self.config.file.pools.iter().any(|pool| pool.user_files)
     }
 
-    /// The machine's files are this user's, or nobody's, from now on.
-    pub(super) fn begin_files(&self, process: &Process, who: Option<(&UserId, &[Group])>) {
+    /// The machine's files are this user's, or nobody's, from now on. Says why they
+    /// are not.
+    pub(super) fn begin_files(
+        &self,
+        process: &Process,
+        who: Option<(&UserId, &[Group])>,
+    ) -> Result<(), String> {
         if !self.config.file.pool_of(&process.name).is_some_and(|pool| pool.user_files) {
-            return;
+            return Ok(());
         }
         let who = who.map(|(user, groups)| Who {
             user: user.to_string(),
@@ -132,7 +138,7 @@ impl Shared {
         });
         let mut state = self.files.state();
         state.sessions.insert(process.name.clone(), who.clone());
-        state.begin(process, who);
+        state.connect(process, who)
     }
 
     /// The machine has no files any more: nothing that it asked for is done after
@@ -224,7 +230,7 @@ impl Shared {
         for (name, who) in state.sessions.clone() {
             let process = self.board().partitions.get(&name).and_then(|one| one.running().ok());
             if let Some(process) = process {
-                state.begin(&process, who);
+                state.begin_again(&process, who);
             }
         }
         Ok(child)

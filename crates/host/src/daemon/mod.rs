@@ -63,7 +63,7 @@ use crate::state_dir::{Lock, StateDir, StateDirError};
 use board::Board;
 use files::Files;
 use open::Opened;
-use pools::{CaptureFiles, Input, Pools};
+use pools::{CaptureFiles, Input, Pools, TurnedAway};
 use recovery::Next;
 use station::Telling;
 
@@ -198,6 +198,7 @@ struct Shared {
     /// Signs what machines say of themselves.
     signer: Signer,
     audit_log: Mutex<AuditLog>,
+    turned_away: Mutex<TurnedAway>,
     /// Machines that are being destroyed or made anew: their end is no news.
     rebuilding: Mutex<BTreeSet<PartitionName>>,
     /// Captures of pools, by their names. One is locked while it is made.
@@ -301,6 +302,7 @@ impl Host {
             files: Files::default(),
             signer,
             audit_log: Mutex::new(audit_log),
+            turned_away: Mutex::default(),
             rebuilding: Mutex::default(),
             captures: Mutex::default(),
             telling: Telling::default(),

@@ -171,6 +171,11 @@ impl Process {
         *self.builder.lock().unwrap_or_else(PoisonError::into_inner) = builder;
     }
 
+    /// Whether anybody wants them.
+    pub(super) fn has_builder(&self) -> bool {
+        self.builder.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     pub(super) fn tell_builder(&self, report: Report) {
         let builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
         // A service that ends later is missed when somebody converses with it.

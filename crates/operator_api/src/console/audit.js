@@ -52,7 +52,7 @@ export class Audit {
 function row(one) {
   const took = one.record === "worn" && one.from !== null ? seconds((one.at - one.from) / 1000) : "–";
   const where = one.machine || one.pool || "–";
-  return h("tr", { class: one.record, title: `conversation ${one.conversation}` },
+  return h("tr", { class: one.record, title: one.conversation ? `conversation ${one.conversation}` : "" },
     h("td", {}, moment(one.at)), h("td", {}, one.user), h("td", {}, one.tpn), h("td", {}, where),
     h("td", { class: "number" }, took), h("td", {}, one.how.replaceAll("-", " ")));
 }

@@ -30,17 +30,18 @@ pub struct AuditPage {
     pub damaged: u64,
 }
 
-/// A record: a machine was somebody, or somebody got no machine.
+/// A record: a machine was somebody, somebody got no machine, or was turned away
+/// before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuditEntry {
-    /// `worn` or `refused`.
+    /// `worn`, `refused` or `turned-away`.
     pub record: String,
-    /// Who.
+    /// Who; of somebody who was turned away, who they said they were, or nothing.
     pub user: String,
     /// The program.
     pub tpn: String,
-    /// The conversation.
-    pub conversation: String,
+    /// The conversation; none of somebody who was turned away.
+    pub conversation: Option<String>,
     /// The machine that was worn.
     pub machine: Option<String>,
     /// The pool that a refused claim named.
@@ -49,6 +50,6 @@ pub struct AuditEntry {
     pub from: Option<u64>,
     /// When the conversation ended, or the claim was refused.
     pub at: u64,
-    /// How it ended, or why it was refused.
+    /// How it ended, why it was refused, or the sense code they were told.
     pub how: String,
 }

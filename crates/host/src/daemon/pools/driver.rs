@@ -15,12 +15,13 @@ use service_pool::{
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::measure::Measures;
+use super::renewal::renewal;
 use super::{Input, Told};
 use crate::control::MemberPutBack;
 use crate::daemon::Shared;
 use crate::daemon::process::Process;
 use crate::host_file::{PoolSpec, ProgramKind};
-use crate::link::{Order, Program, ProgramEnd, PutBack, Renewal, Report};
+use crate::link::{Order, Program, ProgramEnd, PutBack, Report};
 
 /// How long a machine may take from its assignment to its acceptance.
 const ACCEPT: Duration = Duration::from_secs(15);
@@ -75,6 +76,10 @@ pub(super) struct Conversation {
     accepted: bool,
     /// What the program said last.
     words: String,
+    /// Its program is started for it.
+    starts: bool,
+    /// Why it could not be.
+    reason: Option<String>,
 }
 
 impl Driver {
@@ -266,7 +271,7 @@ impl Driver {
         self.measures.claimed(id);
         self.numbers.insert(number, id);
         let (connection, member, words) = (Some(connection), None, String::new());
-        let (deadline, accepted) = (None, false);
+        let (deadline, accepted, reason) = (None, false, None);
         let one = Conversation {
             user,
             groups,
@@ -280,6 +285,8 @@ impl Driver {
             deadline,
             accepted,
             words,
+            starts: false,
+            reason,
         };
         self.conversations.insert(id, one);
         self.carry_out(actions);
@@ -370,38 +377,23 @@ impl Driver {
 
     fn wake(&mut self, member: &MemberId, id: ConversationId) {
         self.waking.remove(member);
-        let renewal = self.renewal(member);
-        // Before it is awake: its files are the user's from the first moment on.
-        if let (Some(one), Some(process)) = (self.conversations.get(&id), self.process(member)) {
-            self.shared.begin_files(&process, Some((&one.user, &one.groups)));
+        self.generation += 1;
+        let renewal = renewal(member.to_string(), self.generation);
+        // Before it is awake: its files are the user's from the first moment on, and
+        // without them it would be another machine than the pool promises.
+        if let (Some(one), Some(process)) = (self.conversations.get(&id), self.process(member))
+            && let Err(reason) = self.shared.begin_files(&process, Some((&one.user, &one.groups)))
+        {
+            tracing::error!(%member, user = %one.user, reason, "no files, so no conversation");
+            return self.end(id, Ending::NotAccepted);
         }
-        let woken = renewal.is_some_and(|renewal| {
+        let woken = renewal.is_ok_and(|renewal| {
             self.give(member, &Order::Wake) && self.give(member, &Order::Renew(Box::new(renewal)))
         });
+        tracing::debug!(conversation = %id, %member, woken, "woken");
         if !woken {
             self.end(id, Ending::NotAccepted);
         }
-    }
-
-    fn renewal(&mut self, member: &MemberId) -> Option<Renewal> {
-        self.generation += 1;
-        let mut random = [0; 32 + 16 + 16 + 64];
-        let mut filled = 0;
-        while let Some(rest) = random.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            let flags = rustix::rand::GetRandomFlags::empty();
-            filled += rustix::rand::getrandom(rest, flags).ok()?;
-        }
-        let (machine_id, rest) = random.split_first_chunk::<16>()?;
-        let (boot_id, entropy) = rest.split_first_chunk::<16>()?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-        Some(Renewal {
-            entropy: entropy.to_vec(),
-            wall_clock_ns: u64::try_from(now.as_nanos()).ok()?,
-            hostname: member.to_string(),
-            machine_id: *machine_id,
-            boot_id: *boot_id,
-            generation: self.generation,
-        })
     }
 
     /// Lets those in who wait for machines that are awake, or can be woken.
@@ -425,8 +417,10 @@ impl Driver {
                     continue;
                 }
                 Some(MemberState::Free) if self.visited.insert(member.clone()) => {
-                    if let Some(process) = self.process(&member) {
-                        self.shared.begin_files(&process, None);
+                    if let Some(process) = self.process(&member)
+                        && let Err(reason) = self.shared.begin_files(&process, None)
+                    {
+                        tracing::warn!(%member, reason, "not even nobody's files");
                     }
                     let _ = self.give(&member, &Order::Wake);
                 }
@@ -478,7 +472,7 @@ impl Driver {
             tracing::info!(%conversation, words, "the program said on standard error");
         }
         let _ = self.give(&worn.member, &Order::Abend { conversation: one.number });
-        let _ = one.told.send(Told::Ended { how: worn.how });
+        let _ = one.told.send(Told::Ended { how: worn.how, reason: one.reason });
     }
 
     fn hear_worker(&mut self, member: MemberId, report: Report) {
@@ -505,6 +499,10 @@ impl Driver {
                 let Some(one) = self.conversations.get_mut(&id) else { return };
                 let how = match end {
                     ProgramEnd::Exited { code: 0 } => Ending::Confirmed,
+                    ProgramEnd::Failed { reason } if !one.accepted && one.starts => {
+                        one.reason = Some(reason);
+                        Ending::NotStarted
+                    }
                     ProgramEnd::Failed { .. } if !one.accepted => Ending::NotAccepted,
                     _ => Ending::ProgramAbend,
                 };
@@ -544,6 +542,7 @@ impl Driver {
             self.suspect.insert(member.clone(), format!("it could not be renewed: {problem}"));
             return self.end(id, Ending::NotAccepted);
         }
+        tracing::debug!(conversation = %id, %member, "renewed");
         let joined = self.order_to_converse(member, id);
         let sent = joined.zip(self.process(member)).is_some_and(|((order, stream), process)| {
             process.give(&order, &[stream.as_fd()]).is_ok()
@@ -561,6 +560,7 @@ impl Driver {
         let one = self.conversations.get_mut(&id)?;
         let spec = self.shared.pool_of(member)?;
         let program = spec.programs.iter().find(|program| program.tpn == one.tpn)?;
+        one.starts = matches!(program.kind, ProgramKind::Run { .. });
         let program = match &program.kind {
             // The gateway's users are told so before.
             ProgramKind::Service(_) => None,

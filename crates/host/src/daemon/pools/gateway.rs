@@ -7,10 +7,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use gateway::{
     AttachRequest, Authority, Conversation, Credential, Ending, Joined, NotValid, Principal,
-    Refusal, Running, Service, Settings, Tcp, Why,
+    Refusal, Running, Sense, Service, Settings, Tcp, Why,
 };
 use identity::{Users, Verifier};
-use operator_api::Station;
 use service_pool::{ConversationId, Group, PoolName, Request, Tpn, UserId};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -59,9 +58,8 @@ pub(in crate::daemon) fn start(shared: &Arc<Shared>) -> Result<Running, String> 
     let users = spec.users.clone().unwrap_or_else(|| shared.dir.users());
     let proofs = Arc::new(tokio::sync::Semaphore::new(PROOFS));
     let known = Known { users, verifier: verifier.map(Arc::new), spec, proofs };
-    let pools = shared.config.file.pools.clone();
-    let station = Arc::clone(shared.station());
-    let service = Claims { pools: shared.pools.clone(), specs: pools, station };
+    let specs = shared.config.file.pools.clone();
+    let service = Claims { shared: Arc::clone(shared), pools: shared.pools.clone(), specs };
     Running::start(settings, Arc::new(known), Arc::new(service)).map_err(|e| in_full(&e))
 }
 
@@ -154,9 +152,9 @@ impl Authority for Known {
 
 /// Asks the pools for machines.
 struct Claims {
+    shared: Arc<Shared>,
     pools: Pools,
     specs: Vec<PoolSpec>,
-    station: Arc<Station>,
 }
 
 impl Claims {
@@ -188,6 +186,29 @@ impl Claims {
 #[async_trait]
 impl Service for Claims {
     async fn attach(&self, attach: AttachRequest) -> Result<Joined, Refusal> {
+        let user = attach.principal.as_ref().map(|principal| principal.user.clone());
+        let name = attach.tpn.clone();
+        let (request, arguments) = self.wish(attach).inspect_err(|refusal| {
+            self.turned_away(user.as_deref(), &name, refusal.sense());
+        })?;
+        for _ in 1..ATTEMPTS {
+            // Its machine died, or could not be made ready: another one may do.
+            if let Some(joined) = self.claim(&request, &arguments).await? {
+                return Ok(joined);
+            }
+        }
+        let again = || Refusal::Retry("the machine did not accept; try again".to_owned());
+        self.claim(&request, &arguments).await?.ok_or_else(again)
+    }
+
+    fn turned_away(&self, user: Option<&str>, tpn: &str, sense: Sense) {
+        self.shared.audit_turned_away(user, tpn, &format!("{:08x}", sense.number()));
+    }
+}
+
+impl Claims {
+    /// What an Attach asks of the pools.
+    fn wish(&self, attach: AttachRequest) -> Result<(Request, Vec<String>), Refusal> {
         let (pool, tpn) = self.find(&attach.tpn).ok_or(Refusal::TpnNotRecognized)?;
         let principal = attach.principal.ok_or(Refusal::NotAuthorised)?;
         let user = UserId::new(&principal.user).map_err(|_| Refusal::NotAuthorised)?;
@@ -198,19 +219,9 @@ impl Service for Claims {
         if !arguments.is_empty() && !self.takes_arguments(pool.as_ref(), &tpn) {
             return Err(Refusal::PipNotAllowed);
         }
-        let request = Request { user, groups, tpn, pool };
-        for _ in 1..ATTEMPTS {
-            // Its machine died, or could not be made ready: another one may do.
-            if let Some(joined) = self.claim(&request, &arguments).await? {
-                return Ok(joined);
-            }
-        }
-        let again = || Refusal::Retry("the machine did not accept; try again".to_owned());
-        self.claim(&request, &arguments).await?.ok_or_else(again)
+        Ok((Request { user, groups, tpn, pool }, arguments))
     }
-}
 
-impl Claims {
     /// A machine that accepted; none if one was given that did not.
     async fn claim(
         &self,
@@ -233,7 +244,8 @@ impl Claims {
             Some(Told::Accepted { member }) => {
                 tracing::debug!(conversation = %id, member, "accepted");
                 let (output, input) = ours.into_split();
-                let output = FirstByte::new(output, since, member, Arc::clone(&self.station));
+                let output =
+                    FirstByte::new(output, since, member, Arc::clone(self.shared.station()));
                 let program = Box::new(Program { claim, hear });
                 let (input, output) = (Box::new(input), Box::new(output));
                 Ok(Some(Joined { input, output, program }))
@@ -241,6 +253,11 @@ impl Claims {
             Some(Told::Refused(refusal)) => {
                 claim.over = true;
                 Err(refuse(refusal))
+            }
+            Some(Told::Ended { how: service_pool::Ending::NotStarted, reason }) => {
+                claim.over = true;
+                let reason = reason.unwrap_or_default();
+                Err(Refusal::Never(format!("the program cannot be started: {reason}")))
             }
             Some(Told::Ended { .. }) => {
                 claim.over = true;
@@ -292,7 +309,7 @@ impl Conversation for Program {
     async fn ended(&mut self) -> Ending {
         let told = loop {
             match self.hear.recv().await {
-                Some(Told::Ended { how }) => break Some(how),
+                Some(Told::Ended { how, .. }) => break Some(how),
                 Some(_) => {}
                 None => break None,
             }
@@ -305,9 +322,12 @@ impl Conversation for Program {
             Some(service_pool::Ending::ClientAbend | service_pool::Ending::LostConnection) => {
                 Ending::Died
             }
-            Some(service_pool::Ending::NotAccepted | service_pool::Ending::MachineDied) | None => {
-                Ending::HostLost
-            }
+            Some(
+                service_pool::Ending::NotAccepted
+                | service_pool::Ending::NotStarted
+                | service_pool::Ending::MachineDied,
+            )
+            | None => Ending::HostLost,
         }
     }
 

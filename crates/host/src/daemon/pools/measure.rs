@@ -66,6 +66,7 @@ impl Measures {
         self.station.metrics.conversation(match worn.how {
             Ending::Confirmed => "confirmed",
             Ending::NotAccepted => "not_accepted",
+            Ending::NotStarted => "not_started",
             Ending::ProgramAbend => "program_abend",
             Ending::ClientAbend => "client_abend",
             Ending::LostConnection => "lost_connection",

@@ -14,9 +14,11 @@ mod build;
 mod driver;
 pub(super) mod gateway;
 mod measure;
+mod renewal;
 mod status;
 mod talk;
 mod template;
+mod turned_away;
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use crate::control::PoolStatus;
 use crate::link::Report;
 use driver::Driver;
 pub(super) use template::CaptureFiles;
+pub(super) use turned_away::TurnedAway;
 
 /// How long whoever asks waits for the driver, which answers at once.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -87,8 +90,8 @@ pub(super) enum Told {
     Accepted { member: String },
     /// It gets none.
     Refused(Refusal),
-    /// It is over.
-    Ended { how: Ending },
+    /// It is over; of a program that could not be started, why.
+    Ended { how: Ending, reason: Option<String> },
 }
 
 impl Pools {

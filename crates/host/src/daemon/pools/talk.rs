@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use identity::{DEFAULT_LIFETIME, Machine, NewToken, PoolText, Record};
+use identity::{DEFAULT_LIFETIME, MAX_CLAIM, Machine, NewToken, PoolText, Record};
 use serde_json::json;
 use service_pool::{ConversationId, MemberId, Refusal, Worn};
 
@@ -120,6 +120,21 @@ impl Shared {
             pool: one.pool.clone().map(PoolText),
             at: milliseconds(SystemTime::now()),
             why,
+        });
+    }
+
+    /// Who did not even get to claim one. At most a few in a second are written.
+    pub(super) fn audit_turned_away(&self, user: Option<&str>, tpn: &str, sense: &str) {
+        let counted = self.turned_away.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(omitted) = { counted }.count(Instant::now()) else { return };
+        tracing::info!(?user, tpn, sense, omitted, "turned away");
+        let claim = |text: &str| text.chars().take(MAX_CLAIM).collect::<String>();
+        self.audit(&Record::TurnedAway {
+            user: user.map(claim),
+            tpn: claim(tpn),
+            at: milliseconds(SystemTime::now()),
+            sense: sense.to_owned(),
+            omitted,
         });
     }
 

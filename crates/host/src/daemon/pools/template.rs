@@ -19,6 +19,7 @@ use agent_protocol::{DATA_CHUNK, Decoder, Message, SendWindow, Status};
 use main_storage::PartitionName;
 use serde::{Deserialize, Serialize};
 
+use super::renewal::renewal;
 use crate::control::SESSION_STREAM;
 use crate::daemon::Shared;
 use crate::daemon::process::{Process, files};
@@ -29,6 +30,8 @@ use crate::link::{Order, Program, ProgramEnd, ReadyWhen, Report};
 const BOOT: Duration = Duration::from_secs(180);
 /// How long a program may take to initialise.
 const INITIALISE: Duration = Duration::from_secs(600);
+/// How long renewing the machine may take.
+const RENEW: Duration = Duration::from_secs(30);
 /// How long a capture may take.
 const CAPTURE: Duration = Duration::from_secs(120);
 /// How long putting a file into the machine may take.
@@ -158,7 +161,11 @@ impl Shared {
         self.start(name.as_str()).map_err(|error| error.to_string())?;
         // The guest mounts its files while it boots, and has none.
         let process = self.board().get(name.as_str()).and_then(|one| one.running());
-        self.begin_files(&*process.map_err(|error| error.to_string())?, None);
+        let process = process.map_err(|error| error.to_string())?;
+        if let Err(reason) = self.begin_files(&process, None) {
+            // It has its session when the manager is there.
+            tracing::debug!(%name, reason, "the file manager is late");
+        }
         let process = self.booted(name)?;
         for file in &pool.files {
             put_file(&process, file)?;
@@ -168,6 +175,7 @@ impl Shared {
         for program in &pool.programs {
             initialise(&process, program, &reports)?;
         }
+        rehearse(&process, &reports)?;
         let captured = self.write_capture(&process, &reports, capture, facts);
         process.set_builder(None);
         captured
@@ -273,6 +281,24 @@ fn initialise(
             Err(format!("program {tpn} {how} while it was initialised; it said: {}", words.trim()))
         }
         other => Err(format!("program {tpn}: {other:?}")),
+    }
+}
+
+/// Renews the machine once: what its system does for that the first time (files
+/// copied into the upper layer, a mount) is done when others are made from it, and
+/// renewing them takes a quarter of the time.
+fn rehearse(process: &Process, reports: &Receiver<Report>) -> Result<(), String> {
+    let renewal = renewal(process.name.to_string(), 0)
+        .map_err(|error| format!("the host has no random numbers: {error}"))?;
+    let given = process.give(&Order::Renew(Box::new(renewal)), &[]);
+    given.map_err(|error| format!("its worker cannot be reached: {error}"))?;
+    match await_report(reports, RENEW)? {
+        Report::Renewed { problem: None } => Ok(()),
+        Report::Renewed { problem: Some(problem) } => {
+            Err(format!("it could not be renewed: {problem}"))
+        }
+        // A service that ended meanwhile, for example.
+        other => Err(format!("it could not be renewed: {other:?}")),
     }
 }
 

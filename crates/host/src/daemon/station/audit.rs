@@ -22,9 +22,10 @@ pub(super) fn page(path: &Path, query: &AuditQuery) -> io::Result<AuditPage> {
 }
 
 fn matches(entry: &AuditEntry, wanted: &str) -> bool {
-    let always = [&entry.user, &entry.tpn, &entry.conversation, &entry.how];
-    let texts = always.into_iter().chain(&entry.machine).chain(&entry.pool);
-    texts.into_iter().any(|text| text.to_lowercase().contains(wanted))
+    let always = [&entry.user, &entry.tpn, &entry.how];
+    let texts = always.into_iter().chain(&entry.conversation).chain(&entry.machine);
+    let mut texts = texts.chain(&entry.pool);
+    texts.any(|text| text.to_lowercase().contains(wanted))
 }
 
 fn entry(record: &Record) -> AuditEntry {
@@ -34,7 +35,7 @@ fn entry(record: &Record) -> AuditEntry {
             record: text("worn"),
             user: user.to_string(),
             tpn: tpn.to_string(),
-            conversation: conversation.to_string(),
+            conversation: Some(conversation.to_string()),
             machine: Some(machine.to_string()),
             pool: None,
             from: *from,
@@ -45,12 +46,26 @@ fn entry(record: &Record) -> AuditEntry {
             record: text("refused"),
             user: user.to_string(),
             tpn: tpn.to_string(),
-            conversation: conversation.to_string(),
+            conversation: Some(conversation.to_string()),
             machine: None,
             pool: pool.as_ref().map(|pool| pool.0.to_string()),
             from: None,
             at: *at,
             how: text(refusal(*why)),
+        },
+        Record::TurnedAway { user, tpn, at, sense, omitted } => AuditEntry {
+            record: text("turned-away"),
+            user: user.clone().unwrap_or_default(),
+            tpn: tpn.clone(),
+            conversation: None,
+            machine: None,
+            pool: None,
+            from: None,
+            at: *at,
+            how: match omitted {
+                0 => sense.clone(),
+                omitted => format!("{sense}, and {omitted} others before"),
+            },
         },
     }
 }
@@ -59,6 +74,7 @@ const fn ending(how: Ending) -> &'static str {
     match how {
         Ending::Confirmed => "confirmed",
         Ending::NotAccepted => "not-accepted",
+        Ending::NotStarted => "not-started",
         Ending::ProgramAbend => "program-abend",
         Ending::ClientAbend => "client-abend",
         Ending::LostConnection => "lost-connection",
