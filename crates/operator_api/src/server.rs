@@ -21,6 +21,7 @@ use crate::problem::Problem;
 use crate::routes::router;
 use crate::socket::{Impatient, STALL, listen_unix, serve};
 use crate::station::Station;
+use crate::terminal::Terminals;
 
 /// For the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -102,6 +103,7 @@ pub(crate) struct App {
     pub(crate) gate: Gate,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) questions: Semaphore,
+    pub(crate) terminals: Terminals,
     pub(crate) names: Vec<String>,
     connections: usize,
     stall: Duration,
@@ -192,6 +194,7 @@ impl Running {
             gate: Gate::new(tokens),
             streams: Arc::new(Semaphore::new(streams)),
             questions: Semaphore::new(QUESTIONS),
+            terminals: Terminals::default(),
             names,
             connections,
             stall,

@@ -24,6 +24,7 @@
 
 mod board;
 mod commands;
+mod console;
 mod create;
 mod exchange;
 mod files;

@@ -7,7 +7,7 @@ use operator_api::model::{
     AuditPage, AuditQuery, Command, CompactPlan, Exchange, ExchangePlan, MoveMode, MovePlan,
     NewPartition, Outcome, ResizePlan,
 };
-use operator_api::{Operator, Progress, Refusal, Why};
+use operator_api::{Console, Operator, Progress, Refusal, Why};
 
 use super::{audit, convert};
 use crate::control::{self, NewSize, Reply};
@@ -148,5 +148,9 @@ impl Operator for Host {
         audit::page(&self.0.dir.audit_log(), query).map_err(|error| {
             Refusal::new(Why::Failed, format!("the audit log cannot be read: {error}"))
         })
+    }
+
+    fn console(&self, name: &str) -> Result<Console, Refusal> {
+        self.0.console(name).map_err(|error| convert::refusal(&error))
     }
 }
