@@ -57,12 +57,13 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<Running, String> {
     let tcp = match spec.listen {
         None => None,
         Some(address) => {
+            let authorities = spec.client_authorities.as_deref();
             let tls = match (&spec.certificate, &spec.key) {
-                (Some(certificate), Some(key)) => gateway::tls::load(certificate, key),
+                (Some(certificate), Some(key)) => gateway::tls::load(certificate, key, authorities),
                 _ => {
                     let mut names = vec!["localhost".to_owned(), address.ip().to_string()];
                     names.extend(spec.names.iter().cloned());
-                    gateway::tls::load_or_make_as(shared.dir.path(), "api", &names)
+                    gateway::tls::load_or_make_as(shared.dir.path(), "api", &names, authorities)
                 }
             };
             Some(Tcp { address, tls: tls.map_err(|error| in_full(&error))? })
@@ -71,6 +72,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<Running, String> {
     let mut settings = Settings::local(shared.dir.api_socket(), shared.dir.api_tokens());
     settings.tcp = tcp;
     settings.names.clone_from(&spec.names);
+    settings.clients.clone_from(&spec.clients);
     settings.connections = connections();
     settings.streams = settings.streams.min(settings.connections.saturating_sub(64));
     shared.tell();
