@@ -179,7 +179,10 @@ impl Browser {
                 self.problems
                     .push(format!("{} {}", details["text"], details["exception"]["description"]));
             }
-            Some("Log.entryAdded") if what["entry"]["level"] == "error" => {
+            // What the host refused, the page tells its user.
+            Some("Log.entryAdded")
+                if what["entry"]["level"] == "error" && what["entry"]["source"] != "network" =>
+            {
                 self.problems.push(format!("{} {}", what["entry"]["text"], what["entry"]["url"]));
             }
             _ => {}
@@ -224,6 +227,11 @@ impl Browser {
             }
             std::thread::sleep(LOOK);
         }
+    }
+
+    /// Shows this page before the others: those behind draw nothing.
+    pub(crate) fn front(&mut self, page: &Page) -> Result<(), BrowserError> {
+        self.tell(page, "Page.bringToFront", &json!({}))
     }
 
     /// Gives a page this size, and what its user prefers.

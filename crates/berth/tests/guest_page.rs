@@ -8,6 +8,9 @@ mod browser;
 mod page;
 mod support;
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
 use page::{DESK, Operator, PHONE};
 use serde_json::json;
 use support::Host;
@@ -92,11 +95,12 @@ fn guest_page_moves_refuses_and_exchanges_by_drop() {
 
     // Whoever only looks can pull nothing.
     let page = operator.page.clone();
-    operator.page = operator.another(&host, "viewer");
+    let viewer = operator.another(&host, "viewer");
+    operator.go(&viewer);
     operator.pull(50.0, 200.0, ALL);
     assert_eq!(operator.hint(), "");
     assert_eq!(operator.ask("document.getElementById('create').hidden"), true);
-    operator.page = page;
+    operator.go(&page);
 
     // By day, by night, and in a hand.
     operator.wait("!document.querySelector('#said.shown')");
@@ -120,11 +124,11 @@ name = "serve"
 count = 4
 size = "112M"
 image = "minimal"
+anybody = true
 
 [[pool.program]]
 tpn = "shell"
 run = ["/bin/sh", "-e"]
-users = ["*"]
 "#;
 
 #[test]
@@ -160,10 +164,39 @@ fn guest_page_shows_who_sits_in_a_pool() {
     operator.wait("document.querySelector('#records').innerText.includes('frank')");
     operator.wait("document.querySelectorAll('#charts .mark').length > 8");
     operator.picture("pool-after", false);
+    let metrics = measured(&host);
+    for line in [
+        // Nine users came, each was served, and each left a machine to put back.
+        "berth_claims_total{result=\"accepted\"} 9",
+        "berth_conversations_total{result=\"confirmed\"} 9",
+        "berth_claim_seconds_count 9",
+        "berth_wait_seconds_count 9",
+        "berth_first_byte_seconds_count 9",
+        "berth_pool_machines{pool=\"serve\",state=\"free\"} 4",
+        "berth_pool_machines{pool=\"serve\",state=\"in_use\"} 0",
+        "berth_pool_waiting{pool=\"serve\"} 0",
+        "berth_pool_alarm{pool=\"serve\"} 0",
+    ] {
+        assert!(metrics.lines().any(|shown| shown == line), "{line} is missing in {metrics}");
+    }
+    // Machines are also put back before anybody has used them.
+    let resets = metrics.lines().find_map(|line| line.strip_prefix("berth_reset_seconds_count "));
+    let resets: u64 = resets.unwrap().parse().unwrap();
+    assert!(resets >= 9, "{metrics}");
     operator.browser.dress(&operator.page.clone(), PHONE, true).unwrap();
     operator.fits();
     operator.picture("pool-phone", true);
     operator.is_content();
+}
+
+/// What the host has measured, by its local socket.
+fn measured(host: &Host) -> String {
+    let mut stream = UnixStream::connect(host.path("state/api.sock")).unwrap();
+    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
 const SCREEN: &str = "(document.querySelector('.screen')?.innerText || '')";
@@ -175,13 +208,13 @@ fn guest_console_is_used_by_two_pages_and_the_command_line() {
     let first = operator.page.clone();
     let second = operator.another(&host, "administrator");
     for page in [&first, &second] {
-        operator.page = page.clone();
+        operator.go(page);
         operator.ask("document.querySelector('.part[data-key=mail] .take').click()");
         operator.press("Console…");
         operator.wait(&format!("{SCREEN}.length > 100"));
     }
     // What one types, both see; what looks like markup is none.
-    operator.page = first.clone();
+    operator.go(&first);
     operator.wait("document.activeElement.className === 'keys'");
     operator.browser.key(&first, ("Enter", 13), 0).unwrap();
     operator.browser.insert(&first, "clear; echo \"<b id=evil>$((6*7))</b>\"; tput 2>/dev/null; printf '\\033[1;32mgreen\\033[0m \\033[7mturned\\033[0m\\n'").unwrap();
@@ -195,9 +228,12 @@ fn guest_console_is_used_by_two_pages_and_the_command_line() {
         );
     }
     // Control keys, arrows (the shell's history) and tabs are the guest's.
-    operator.page = second.clone();
+    operator.go(&second);
     operator.browser.insert(&second, "sleep 1000").unwrap();
     operator.browser.key(&second, ("Enter", 13), 0).unwrap();
+    // Before that the shell reads what is typed, letter by letter.
+    let runs = "until ps -e -o args= | grep -qx 'sleep 1000'; do :; done";
+    host.exec("mail", &["sh", "-c", runs]);
     operator.browser.key(&second, ("c", 67), 2).unwrap();
     operator.browser.insert(&second, "echo after-$((1+1))").unwrap();
     operator.browser.key(&second, ("Enter", 13), 0).unwrap();
@@ -206,11 +242,10 @@ fn guest_console_is_used_by_two_pages_and_the_command_line() {
     let mut beside = host.command(&["console", "mail"]);
     let beside = beside.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
     let mut beside = beside.spawn().unwrap();
-    std::io::Write::write_all(&mut beside.stdin.take().unwrap(), b"echo beside-$((2+2))\n")
-        .unwrap();
+    beside.stdin.take().unwrap().write_all(b"echo beside-$((2+2))\n").unwrap();
     operator.wait_on(&first, &format!("{SCREEN}.includes('beside-4')"));
     assert!(beside.wait().unwrap().success());
-    operator.page = first.clone();
+    operator.go(&first);
     operator.picture("guest-console", false);
     operator.browser.dress(&first, PHONE, false).unwrap();
     operator.fits();
@@ -225,14 +260,15 @@ fn guest_console_is_used_by_two_pages_and_the_command_line() {
     operator.browser.problems();
 
     // The guest's end is seen, and its last words stay: in pages and by command.
+    operator.go(&first);
     operator.browser.key(&first, ("]", 221), 2).unwrap();
     operator.no_dialog();
-    operator.page = second.clone();
+    operator.go(&second);
     operator.browser.insert(&second, "echo c > /proc/sysrq-trigger").unwrap();
     operator.browser.key(&second, ("Enter", 13), 0).unwrap();
     operator.wait_on(&second, "document.querySelector('dialog').innerText.includes('last words')");
-    operator.wait_on(&first, "document.querySelector('.part.failed')");
-    operator.page = first.clone();
+    operator.go(&first);
+    operator.wait("document.querySelector('.part.failed')");
     operator.ask("document.querySelector('.part[data-key=mail] .take').click()");
     operator.press("Last words…");
     operator.wait(&format!("{SCREEN}.includes('Kernel panic - not syncing')"));

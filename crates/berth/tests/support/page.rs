@@ -44,6 +44,12 @@ impl Operator {
         Self::link(&mut self.browser, host, role)
     }
 
+    /// Goes to another page.
+    pub fn go(&mut self, page: &Page) {
+        self.page = page.clone();
+        self.browser.front(page).unwrap();
+    }
+
     pub fn ask(&mut self, script: &str) -> Value {
         self.browser.evaluate(&self.page, script).unwrap()
     }
@@ -107,21 +113,19 @@ impl Operator {
         self.browser.drop_at(&self.page, at).unwrap();
     }
 
-    /// Keeps a picture among the test's output, or where `BERTH_PICTURES` says.
+    /// Keeps a picture among the test's output, and in the place of the one of
+    /// that name in the directory that `BERTH_PICTURES` names, if there is one.
     pub fn picture(&mut self, name: &str, whole: bool) {
-        let page = self.page.clone();
-        self.picture_of(&page, name, whole);
-    }
-
-    pub fn picture_of(&mut self, page: &Page, name: &str, whole: bool) {
-        let directory = std::env::var_os("BERTH_PICTURES").map_or_else(
-            || PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("pictures"),
-            PathBuf::from,
-        );
-        std::fs::create_dir_all(&directory).unwrap();
-        let bytes = self.browser.picture(page, whole).unwrap();
+        let bytes = self.browser.picture(&self.page, whole).unwrap();
         assert!(bytes.starts_with(b"\x89PNG"), "{name}");
-        std::fs::write(directory.join(format!("{name}.png")), bytes).unwrap();
+        let output = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("pictures");
+        std::fs::create_dir_all(&output).unwrap();
+        let file = format!("{name}.png");
+        std::fs::write(output.join(&file), &bytes).unwrap();
+        let renewed = std::env::var_os("BERTH_PICTURES").map(|path| PathBuf::from(path).join(file));
+        if let Some(path) = renewed.filter(|path| path.exists()) {
+            std::fs::write(path, bytes).unwrap();
+        }
     }
 
     /// Nothing went wrong in any page: no script failed, nothing was blocked.
