@@ -138,6 +138,12 @@ impl Progress {
         });
     }
 
+    /// The operation's number.
+    #[must_use]
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Something to tell whoever watches.
     pub fn note(&self, text: &str) {
         self.station.update_operation(self.id, |operation| {

@@ -1,7 +1,7 @@
 //! Carries out what operators ask by HTTP.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use operator_api::model::{
     AuditPage, AuditQuery, Command, CompactPlan, Exchange, ExchangePlan, MoveMode, MovePlan,
@@ -72,14 +72,8 @@ impl Host {
         }
         Outcome::Done
     }
-}
 
-impl Operator for Host {
-    fn refresh(&self) {
-        self.0.tell();
-    }
-
-    fn carry_out(&self, command: &Command, progress: &Progress) -> Result<Outcome, Refusal> {
+    fn carry(&self, command: &Command, progress: &Progress) -> Result<Outcome, Refusal> {
         let (shared, dry_run) = (&self.0, false);
         let refused = |error: CommandError| convert::refusal(&error);
         match command {
@@ -118,6 +112,22 @@ impl Operator for Host {
             }
             Command::Down => Ok(self.down()),
         }
+    }
+}
+
+impl Operator for Host {
+    fn refresh(&self) {
+        self.0.tell();
+    }
+
+    fn carry_out(&self, command: &Command, progress: &Progress) -> Result<Outcome, Refusal> {
+        let Some(ids) = self.0.telemetry.trace() else { return self.carry(command, progress) };
+        let from = SystemTime::now();
+        let outcome = self.carry(command, progress);
+        let what = vec![("berth.operation", progress.id().to_string())];
+        let problem = outcome.as_ref().err().map(ToString::to_string);
+        self.0.telemetry.whole(ids, command.kind(), from, what, problem);
+        outcome
     }
 
     fn plan_move(&self, name: &str, to: u64) -> Result<MovePlan, Refusal> {
