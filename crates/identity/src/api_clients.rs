@@ -184,8 +184,6 @@ fn fingerprint(text: &str) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     fn certificate(name: Option<&str>, first: u8) -> ClientCertificate {

@@ -105,8 +105,6 @@ fn with_returns(bytes: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     fn words(log: &str) -> Option<String> {
