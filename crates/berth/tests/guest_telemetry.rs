@@ -103,5 +103,8 @@ users = ["alice"]
         assert!(time("startTimeUnixNano") <= time("endTimeUnixNano"), "{span}");
     }
     let refused = others.iter().find(|span| span["name"] == "conversation").unwrap();
-    assert_eq!((attribute(refused, "berth.user"), &refused["status"]["code"]), ("mallory", &Value::from(2)));
+    assert_eq!(
+        (attribute(refused, "berth.user"), &refused["status"]["code"]),
+        ("mallory", &Value::from(2))
+    );
 }

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -85,4 +87,34 @@ fn what_the_package_names_is_there() {
         assert!(checked.status.success(), "{checked:?}");
     }
     assert!(root().join("packaging/berth.service").exists());
+}
+
+#[test]
+fn guest_host_tells_its_service_manager_when_it_is_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let file = "[main_storage]\nsize = \"64M\"\n\n[[partition]]\nname = \"a\"\nsize = \"32M\"\n\
+                image = \"minimal\"\nautostart = false\n";
+    fs::write(path("berth.toml"), file).unwrap();
+    let manager = UnixDatagram::bind(path("notify")).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(300))).unwrap();
+    let mut host = Command::new(env!("CARGO_BIN_EXE_berth"))
+        .args(["up", "-f", path("berth.toml").to_str().unwrap()])
+        .env("BERTH_STATE_DIR", path("state"))
+        .env("NOTIFY_SOCKET", path("notify"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 64];
+    let count = manager.recv(&mut said).unwrap();
+    assert_eq!(String::from_utf8_lossy(&said[..count]).trim_end(), "READY=1");
+    // Then it is up, and ends as the manager ends services.
+    let status = Command::new(env!("CARGO_BIN_EXE_berth"))
+        .args(["status", "--json"])
+        .env("BERTH_STATE_DIR", path("state"))
+        .output()
+        .unwrap();
+    assert!(status.status.success(), "{status:?}");
+    assert!(run("kill", &["-TERM", &host.id().to_string()]).status.success());
+    assert!(host.wait().unwrap().success());
 }
