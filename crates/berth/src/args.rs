@@ -220,6 +220,12 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages; for packages
+    #[command(hide = true, after_help = "Example:\n  berth man target/man")]
+    Man {
+        /// Where; it is made
+        directory: PathBuf,
+    },
     /// A partition's worker; started by the host
     #[command(hide = true)]
     Worker,
@@ -691,6 +697,17 @@ pub(crate) enum BenchCommand {
         /// How often; 40 conversations one after another in each
         #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
         rounds: u32,
+    },
+    /// The operator's interface and the console's page, while much changes
+    ///
+    /// A host of its own has 200 partitions in which nothing runs; they are
+    /// moved on the map 100 times a second. For the page's row it needs Chromium
+    /// (Debian: chromium). docs/benchmarks.md says what each row means.
+    #[command(after_help = "Example:\n  berth bench api --seconds 20")]
+    Api {
+        /// How long, with changes and without
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+        seconds: u32,
     },
     /// The same guest programs in Berth and in QEMU
     ///

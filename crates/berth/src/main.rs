@@ -8,6 +8,8 @@ mod allocate;
 mod api;
 mod args;
 mod bench;
+#[expect(dead_code, reason = "tests of the page use the rest of it")]
+mod browser;
 mod commands;
 mod console;
 mod demo;
@@ -116,6 +118,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Image(command) => images::images(global, &command)?,
         Command::Demo { full } => demo::run(full)?,
         Command::Bench(command) => bench::bench(global, &command)?,
+        Command::Man { directory } => {
+            std::fs::create_dir_all(&directory)?;
+            clap_mangen::generate_to(Cli::command(), &directory)?;
+        }
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "berth", &mut script);

@@ -19,6 +19,8 @@ const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 /// Rows of a terminal that does not say.
 const ROWS: u16 = 24;
+/// Its columns.
+const COLUMNS: u16 = 80;
 
 /// The terminal's other screen; left when dropped.
 struct Screen {
@@ -61,8 +63,11 @@ pub(crate) fn top(global: &Global) -> Result<(), Failure> {
 fn watch(global: &Global, mut text: String) -> Result<(), Failure> {
     loop {
         let size = rustix::termios::tcgetwinsize(std::io::stdout());
-        let rows = size.map_or(ROWS, |size| size.ws_row.max(2));
-        show(&page(&text, usize::from(rows)))?;
+        // One that is unknown, or says nothing, is as terminals were.
+        let size = size.map_or((0, 0), |size| (size.ws_row, size.ws_col));
+        let rows = if size.0 == 0 { ROWS } else { size.0.max(2) };
+        let columns = if size.1 == 0 { COLUMNS } else { size.1 };
+        show(&page(&text, usize::from(rows), usize::from(columns)))?;
         if is_left()? {
             return Ok(());
         }
@@ -84,19 +89,39 @@ fn look(global: &Global) -> Result<String, Failure> {
     Ok(text + &picture(&status, Style::of_stdout()))
 }
 
-/// As much of it as there are rows, over what was there before.
-fn page(text: &str, rows: usize) -> String {
+/// As much of it as there are rows and columns, over what was there before.
+fn page(text: &str, rows: usize, columns: usize) -> String {
     let mut page = "\x1b[H".to_owned();
     let lines = text.lines().count();
     let shown = if lines < rows { lines } else { rows - 2 };
     for line in text.lines().take(shown) {
-        page += line;
+        page += &cut(line, columns);
         page += "\x1b[K\r\n";
     }
     if shown < lines {
         page += &format!("... {} more lines\x1b[K\r\n", lines - shown);
     }
     page + "q leaves\x1b[K\x1b[J"
+}
+
+/// A line that takes no second row: with its colours, which take no column.
+fn cut(line: &str, columns: usize) -> String {
+    let (mut shown, mut used, mut colour) = (String::new(), 0, false);
+    for letter in line.chars() {
+        match (letter, colour) {
+            ('\x1b', _) => colour = true,
+            ('m', true) => {
+                colour = false;
+                shown.push(letter);
+                continue;
+            }
+            (_, true) => {}
+            (_, false) if used == columns => continue,
+            (_, false) => used += 1,
+        }
+        shown.push(letter);
+    }
+    shown
 }
 
 /// Waits until the next look is due; whether q or Ctrl-C was typed, or the
@@ -117,15 +142,22 @@ fn is_left() -> Result<bool, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::page;
+    use super::{cut, page};
 
     #[test]
     fn a_page_fits_the_terminal_and_says_what_is_left_out() {
-        let lines = |rows| page("a\nb\nc\nd\n", rows).matches("\r\n").count() + 1;
+        let lines = |rows| page("a\nb\nc\nd\n", rows, 80).matches("\r\n").count() + 1;
         for rows in 3..9 {
             assert!(lines(rows) <= rows, "{rows}");
         }
-        assert!(page("a\nb\nc\nd\n", 4).contains("... 2 more lines"));
-        assert!(!page("a\nb\nc\nd\n", 5).contains("more lines"));
+        assert!(page("a\nb\nc\nd\n", 4, 80).contains("... 2 more lines"));
+        assert!(!page("a\nb\nc\nd\n", 5, 80).contains("more lines"));
+    }
+
+    #[test]
+    fn a_line_is_cut_at_the_terminals_edge_and_its_colour_ends() {
+        assert_eq!(cut("abcdef", 4), "abcd");
+        assert_eq!(cut("\x1b[30;42mgrün!\x1b[0m", 4), "\x1b[30;42mgrün\x1b[0m");
+        assert_eq!(cut("ab", 4), "ab");
     }
 }

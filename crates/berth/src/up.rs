@@ -63,6 +63,10 @@ pub(crate) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
     let size = Size(config.file.main_storage);
     let host = Host::open(config, dir.clone())?;
     tracing::info!(main_storage = %size, state_dir = %dir.path().display(), "up; Ctrl-C ends it");
+    // Only a service manager listens; without one this does nothing.
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "the service manager was not told that the host is up");
+    }
     host.run()?;
     Ok(())
 }

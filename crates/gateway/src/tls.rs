@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 
 /// Why there is no certificate to show. The operator is to blame.
 #[derive(Debug, thiserror::Error)]
@@ -31,33 +32,55 @@ pub enum TlsError {
     /// Certificate and key do not go together.
     #[error("the certificate and the key cannot be used: {0}")]
     Unusable(#[from] rustls::Error),
+    /// The clients' authorities cannot be used.
+    #[error("the authorities of clients' certificates cannot be used: {0}")]
+    Authorities(#[from] rustls::server::VerifierBuilderError),
     /// A certificate for these names cannot be made.
     #[error("cannot make a certificate: {0}")]
     Make(#[from] rcgen::Error),
 }
 
+/// The certificates of a file in PEM form, at least one.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = || TlsError::Pem { path: path.to_owned(), what: "certificate" };
+    let all: Vec<_> = CertificateDer::pem_slice_iter(&read(path)?)
+        .collect::<Result<_, _>>()
+        .map_err(|_| pem())?;
+    if all.is_empty() { Err(pem()) } else { Ok(all) }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|source| TlsError::File { path: path.to_owned(), source })
+}
+
 /// A server's TLS configuration of a certificate chain and its key, both PEM.
+/// With a file of `authorities`, in PEM form too, clients are asked for a
+/// certificate: one that none of them gave, or that has expired, is refused;
+/// none is not.
 ///
 /// # Errors
 /// [`TlsError`].
-pub fn load(certificate: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    let read = |path: &Path| {
-        fs::read(path).map_err(|source| TlsError::File { path: path.to_owned(), source })
-    };
-    let pem = |path: &Path, what| TlsError::Pem { path: path.to_owned(), what };
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(certificate)?)
-        .collect::<Result<_, _>>()
-        .map_err(|_| pem(certificate, "certificate"))?;
-    if chain.is_empty() {
-        return Err(pem(certificate, "certificate"));
-    }
-    let key = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| pem(key, "private key"))?;
+pub fn load(
+    certificate: &Path,
+    key: &Path,
+    authorities: Option<&Path>,
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let chain = certificates(certificate)?;
+    let no_key = |_| TlsError::Pem { path: key.to_owned(), what: "private key" };
+    let secret = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(no_key)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    Ok(Arc::new(config))
+    let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])?;
+    let config = match authorities {
+        None => config.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = rustls::RootCertStore::empty();
+            certificates(path)?.into_iter().try_for_each(|root| roots.add(root))?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            config.with_client_cert_verifier(verifier.allow_unauthenticated().build()?)
+        }
+    };
+    Ok(Arc::new(config.with_single_cert(chain, secret)?))
 }
 
 /// The same of `gateway.crt` and `gateway.key` in `directory`. If there is no
@@ -71,10 +94,10 @@ pub fn load_or_make(
     directory: &Path,
     names: &[String],
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    load_or_make_as(directory, "gateway", names)
+    load_or_make_as(directory, "gateway", names, None)
 }
 
-/// The same of `NAME.crt` and `NAME.key`.
+/// The same of `NAME.crt` and `NAME.key`, with `authorities` as for [`load`].
 ///
 /// # Errors
 /// [`TlsError`].
@@ -82,6 +105,7 @@ pub fn load_or_make_as(
     directory: &Path,
     name: &str,
     names: &[String],
+    authorities: Option<&Path>,
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let file = |extension: &str| directory.join(format!("{name}.{extension}"));
     let (certificate, key) = (file("crt"), file("key"));
@@ -91,7 +115,7 @@ pub fn load_or_make_as(
         write(&key, 0o600, &made.signing_key.serialize_pem())?;
         write(&certificate, 0o644, &made.cert.pem())?;
     }
-    load(&certificate, &key)
+    load(&certificate, &key, authorities)
 }
 
 /// Writes a file whole or not at all.

@@ -3,12 +3,13 @@
 //! [`Users`] are the users of a host with their groups and password hashes. A
 //! [`Signer`] makes short-lived tokens that say whose id a machine wears; a
 //! [`Verifier`] checks such tokens, and those that users present instead of a
-//! password. [`ApiTokens`] say who may use the operator's interface. The
+//! password. [`ApiTokens`] and [`ApiClients`] say who may use the operator's interface. The
 //! [`AuditLog`] keeps who wore which machine from when to when.
 //!
 //! Parsing and checking are pure; each type says which of its functions touch
 //! files.
 
+mod api_clients;
 mod api_tokens;
 mod audit;
 mod audit_page;
@@ -18,6 +19,7 @@ mod text;
 mod token;
 mod users;
 
+pub use api_clients::{ApiClientError, ApiClients, ClientCertificate, MAX_API_CLIENTS};
 pub use api_tokens::{
     ApiToken, ApiTokenError, ApiTokens, MAX_API_TOKEN, MAX_API_TOKEN_LIFETIME, MAX_API_TOKENS,
     NotGood, Role,

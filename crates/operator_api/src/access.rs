@@ -1,6 +1,6 @@
 //! Who asks, and what they may do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use identity::{ApiTokens, NotGood, Role};
+use identity::{ApiClients, ApiTokens, ClientCertificate, NotGood, Role};
 
 use crate::problem::Problem;
 use crate::server::App;
@@ -22,38 +22,90 @@ const LINK: Duration = Duration::from_secs(120);
 const SESSION: Duration = Duration::from_secs(12 * 3600);
 
 /// How a connection's requests prove who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Whoever may open the local socket is the administrator.
     Local,
     /// By a bearer token.
     Token,
+    /// By this certificate, which one of the authorities gave; or by a token.
+    Certificate(Arc<ClientCertificate>),
 }
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Principal {
-    /// The token's id, or `local`.
+    /// The token's id, whose the certificate is, or `local`.
     pub(crate) id: String,
     pub(crate) role: Role,
-    /// The token, to see whether it is still good.
-    token: Option<Arc<str>>,
+    /// To see whether it is still good.
+    proof: Proof,
 }
 
-/// The tokens that are good: those of the file, and those of browsers that
-/// followed a link, which end with the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Proof {
+    Local,
+    Token(Arc<str>),
+    Certificate(Arc<ClientCertificate>),
+}
+
+/// The tokens and certificates that are good: those of the files, and those of
+/// browsers that followed a link, which end with the host.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    path: PathBuf,
-    file: Mutex<Read>,
+    tokens: Believed<ApiTokens>,
+    clients: Option<Believed<ApiClients>>,
     links: Mutex<ApiTokens>,
     sessions: Mutex<ApiTokens>,
 }
 
+/// A file that is read anew when that is some time ago.
+#[derive(Debug)]
+struct Believed<T> {
+    path: PathBuf,
+    read: Mutex<Read<T>>,
+}
+
 #[derive(Debug, Default)]
-struct Read {
-    tokens: Arc<ApiTokens>,
+struct Read<T> {
+    content: Arc<T>,
     at: Option<Instant>,
+}
+
+impl<T: Default + Send + Sync + 'static> Believed<T> {
+    fn new(path: PathBuf) -> Self {
+        Self { path, read: Mutex::default() }
+    }
+
+    /// What the file says; nothing if it cannot be read.
+    async fn content<E: std::error::Error + Send + 'static>(
+        &self,
+        load: impl FnOnce(&Path) -> Result<T, E> + Send + 'static,
+    ) -> Arc<T> {
+        {
+            let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+            if read.at.is_some_and(|at| at.elapsed() < BELIEVED) {
+                return Arc::clone(&read.content);
+            }
+            // Whoever asks meanwhile need not read it too, but the first time
+            // somebody has to.
+            if read.at.is_some() {
+                read.at = Some(Instant::now());
+            }
+        }
+        let path = self.path.clone();
+        let content = match tokio::task::spawn_blocking(move || load(&path)).await {
+            Ok(Ok(content)) => content,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "nobody is let in by {}", self.path.display());
+                T::default()
+            }
+            Err(_) => T::default(),
+        };
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        *read = Read { content: Arc::new(content), at: Some(Instant::now()) };
+        Arc::clone(&read.content)
+    }
 }
 
 fn seconds() -> u64 {
@@ -61,37 +113,17 @@ fn seconds() -> u64 {
 }
 
 impl Gate {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        let (file, links, sessions) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { path, file, links, sessions }
+    pub(crate) fn new(tokens: PathBuf, clients: Option<PathBuf>) -> Self {
+        let (links, sessions) = (Mutex::default(), Mutex::default());
+        let (tokens, clients) = (Believed::new(tokens), clients.map(Believed::new));
+        Self { tokens, clients, links, sessions }
     }
 
-    /// The tokens of the file, read anew if that is some time ago.
-    async fn tokens(&self) -> Arc<ApiTokens> {
-        {
-            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            if file.at.is_some_and(|at| at.elapsed() < BELIEVED) {
-                return Arc::clone(&file.tokens);
-            }
-            // Whoever asks meanwhile need not read it too, but the first time
-            // somebody has to.
-            if file.at.is_some() {
-                file.at = Some(Instant::now());
-            }
-        }
-        let path = self.path.clone();
-        let read = tokio::task::spawn_blocking(move || ApiTokens::load(&path));
-        let tokens = match read.await {
-            Ok(Ok(tokens)) => tokens,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "nobody is let in by a token of {}", self.path.display());
-                ApiTokens::default()
-            }
-            Err(_) => ApiTokens::default(),
-        };
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        *file = Read { tokens: Arc::new(tokens), at: Some(Instant::now()) };
-        Arc::clone(&file.tokens)
+    /// What the bearer of a certificate may do, if anything.
+    async fn role_of(&self, certificate: &ClientCertificate) -> Option<Role> {
+        let clients = self.clients.as_ref()?.content(ApiClients::load).await;
+        // A connection can outlive it.
+        certificate.is_good_at(seconds()).then(|| clients.role(certificate))?
     }
 
     async fn check(&self, text: &str) -> Result<(String, Role), NotGood> {
@@ -100,16 +132,19 @@ impl Gate {
         };
         let session = good(&self.sessions.lock().unwrap_or_else(PoisonError::into_inner));
         match session {
-            Err(NotGood::Unknown) => good(&*self.tokens().await),
+            Err(NotGood::Unknown) => good(&*self.tokens.content(ApiTokens::load).await),
             other => other,
         }
     }
 
     /// Whether somebody who was let in still would be.
     pub(crate) async fn still(&self, principal: &Principal) -> bool {
-        match &principal.token {
-            None => true,
-            Some(token) => self.check(token).await.is_ok(),
+        match &principal.proof {
+            Proof::Local => true,
+            Proof::Token(token) => self.check(token).await.is_ok(),
+            Proof::Certificate(certificate) => {
+                self.role_of(certificate).await.is_some_and(|role| role >= principal.role)
+            }
         }
     }
 
@@ -151,13 +186,20 @@ pub(crate) async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let access = request.extensions().get::<Access>().copied().unwrap_or(Access::Token);
+    let access = request.extensions().get::<Access>().cloned().unwrap_or(Access::Token);
     let principal = match access {
-        Access::Local => Principal { id: "local".into(), role: Role::Administrator, token: None },
-        Access::Token => match identify(&app.gate, request.headers()).await {
-            Ok(principal) => principal,
-            Err(problem) => return problem.into_response(),
-        },
+        Access::Local => {
+            Ok(Principal { id: "local".into(), role: Role::Administrator, proof: Proof::Local })
+        }
+        // Who shows a token is who that says.
+        Access::Certificate(certificate) if bearer(request.headers()).is_none() => {
+            by_certificate(&app.gate, certificate).await
+        }
+        Access::Token | Access::Certificate(_) => identify(&app.gate, request.headers()).await,
+    };
+    let principal = match principal {
+        Ok(principal) => principal,
+        Err(problem) => return problem.into_response(),
     };
     request.extensions_mut().insert(principal);
     next.run(request).await
@@ -172,7 +214,22 @@ async fn identify(gate: &Gate, headers: &HeaderMap) -> Result<Principal, Problem
         .check(text)
         .await
         .map_err(|error| refused(format!("{error}; `berth api token` makes a new one")))?;
-    Ok(Principal { id, role, token: Some(text.into()) })
+    Ok(Principal { id, role, proof: Proof::Token(text.into()) })
+}
+
+async fn by_certificate(
+    gate: &Gate,
+    certificate: Arc<ClientCertificate>,
+) -> Result<Principal, Problem> {
+    let id = certificate.id();
+    let role = gate.role_of(&certificate).await.ok_or_else(|| {
+        let what = format!(
+            "the {id} lets nobody in; write its common name or fingerprint into the file that \
+             `clients` in [api] names, or send a token"
+        );
+        Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", what)
+    })?;
+    Ok(Principal { id, role, proof: Proof::Certificate(certificate) })
 }
 
 async fn need(least: Role, request: Request, next: Next) -> Response {

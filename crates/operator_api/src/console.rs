@@ -33,6 +33,7 @@ const FILES: &[File] = &[
     ("/console/pools.js", JS, include_str!("console/pools.js")),
     ("/console/store.js", JS, include_str!("console/store.js")),
     ("/console/tables.js", JS, include_str!("console/tables.js")),
+    ("/console/terminal.js", JS, include_str!("console/terminal.js")),
     ("/console/words.js", JS, include_str!("console/words.js")),
 ];
 

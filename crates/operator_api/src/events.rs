@@ -2,7 +2,7 @@
 //! for everybody who listens: a listener that falls behind its beginning has
 //! lost its place, and nothing is kept for it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -169,6 +169,10 @@ impl Record {
     }
 }
 
+fn by_name(partitions: &[Partition]) -> BTreeMap<&str, &Partition> {
+    partitions.iter().map(|one| (one.name.as_str(), one)).collect()
+}
+
 /// What is different between two states.
 pub(crate) fn differences(old: &State, new: &State) -> Vec<Event> {
     let mut events = Vec::new();
@@ -176,13 +180,12 @@ pub(crate) fn differences(old: &State, new: &State) -> Vec<Event> {
     if bare(&old.host) != bare(&new.host) {
         events.push(Event::Host(bare(&new.host)));
     }
-    let (before, after) = (&old.host.partitions, &new.host.partitions);
-    for gone in before.iter().filter(|one| after.iter().all(|other| other.name != one.name)) {
+    let (before, after) = (by_name(&old.host.partitions), by_name(&new.host.partitions));
+    for gone in old.host.partitions.iter().filter(|one| !after.contains_key(one.name.as_str())) {
         events.push(Event::PartitionGone(Gone { name: gone.name.clone() }));
     }
-    for one in after.iter().filter(|one| !before.contains(one)) {
-        events.push(Event::Partition(one.clone()));
-    }
+    let other = |one: &&Partition| before.get(one.name.as_str()).is_none_or(|was| *was != *one);
+    events.extend(new.host.partitions.iter().filter(other).cloned().map(Event::Partition));
     for pool in &new.pools {
         let was = old.pools.iter().find(|was| was.name == pool.name);
         let bare = |pool: &Pool| Pool { members: Vec::new(), ..pool.clone() };

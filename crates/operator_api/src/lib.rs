@@ -28,11 +28,12 @@ mod routes;
 mod server;
 mod socket;
 mod station;
+mod terminal;
 
 pub use events::{Event, Everything, Gone, GoneMember, Measured, Member, Quantity};
 pub use identity::Role;
 pub use metrics::Metrics;
-pub use operator::{Operator, Progress, Refusal, Why};
+pub use operator::{Console, Operator, Progress, Refusal, Why};
 pub use problem::{More, Problem};
 pub use routes::openapi;
 pub use server::{Door, Running, Settings, StartError, Tcp};

@@ -1,5 +1,6 @@
 //! What the host does for the interface.
 
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -55,6 +56,22 @@ pub trait Operator: Send + Sync + 'static {
     /// # Errors
     /// [`Refusal`] when it cannot be read.
     fn audit(&self, query: &AuditQuery) -> Result<AuditPage, Refusal>;
+
+    /// A partition's console.
+    ///
+    /// # Errors
+    /// [`Refusal`] when there is none, nor ever was.
+    fn console(&self, name: &str) -> Result<Console, Refusal>;
+}
+
+/// A guest's console.
+#[derive(Debug)]
+pub enum Console {
+    /// What the guest says can be read here, from the last 64 KiB on, and what
+    /// is written is typed.
+    Live(UnixStream),
+    /// Nothing runs. This is what was said last.
+    Over(Vec<u8>),
 }
 
 /// Whose fault a refusal is.
@@ -119,6 +136,12 @@ impl Progress {
         self.station.update_operation(self.id, |operation| {
             (operation.done, operation.total) = (done, total);
         });
+    }
+
+    /// The operation's number.
+    #[must_use]
+    pub const fn id(&self) -> u64 {
+        self.id
     }
 
     /// Something to tell whoever watches.

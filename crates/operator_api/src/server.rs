@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use axum::Extension;
-use axum::Router;
-use identity::Role;
+use identity::{ClientCertificate, Role};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,6 +19,7 @@ use crate::problem::Problem;
 use crate::routes::router;
 use crate::socket::{Impatient, STALL, listen_unix, serve};
 use crate::station::Station;
+use crate::terminal::Terminals;
 
 /// For the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -54,6 +53,8 @@ pub struct Settings {
     pub names: Vec<String>,
     /// The file of API tokens.
     pub tokens: PathBuf,
+    /// The file of clients that show certificates, if any are let in.
+    pub clients: Option<PathBuf>,
     /// Connections at once, for each listener.
     pub connections: usize,
     /// Event streams at once.
@@ -66,8 +67,8 @@ impl Settings {
     /// A station on this socket only.
     #[must_use]
     pub fn local(socket: PathBuf, tokens: PathBuf) -> Self {
-        let (tcp, names, stall) = (None, Vec::new(), STALL);
-        Self { socket, tcp, names, tokens, connections: 2048, streams: 1500, stall }
+        let (tcp, names, clients, stall) = (None, Vec::new(), None, STALL);
+        Self { socket, tcp, names, tokens, clients, connections: 2048, streams: 1500, stall }
     }
 }
 
@@ -102,6 +103,7 @@ pub(crate) struct App {
     pub(crate) gate: Gate,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) questions: Semaphore,
+    pub(crate) terminals: Terminals,
     pub(crate) names: Vec<String>,
     connections: usize,
     stall: Duration,
@@ -169,7 +171,8 @@ impl Running {
         station: Arc<Station>,
         operator: Arc<dyn Operator>,
     ) -> Result<Self, StartError> {
-        let Settings { socket, tcp, names, tokens, connections, streams, stall } = settings;
+        let Settings { socket, tcp, names, tokens, clients, connections, streams, stall } =
+            settings;
         let tcp = match tcp {
             None => None,
             Some(Tcp { address, tls }) => {
@@ -189,9 +192,10 @@ impl Running {
         let app = Arc::new(App {
             station,
             operator,
-            gate: Gate::new(tokens),
+            gate: Gate::new(tokens, clients),
             streams: Arc::new(Semaphore::new(streams)),
             questions: Semaphore::new(QUESTIONS),
+            terminals: Terminals::default(),
             names,
             connections,
             stall,
@@ -285,12 +289,8 @@ fn place(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     Arc::clone(places).try_acquire_owned().ok()
 }
 
-fn with(app: &Arc<App>, access: Access) -> Router {
-    router(app).layer(Extension(access))
-}
-
 async fn serve_unix(app: Arc<App>, listener: UnixListener) {
-    let router = with(&app, Access::Local);
+    let router = router(&app);
     let places = Arc::new(Semaphore::new(app.connections));
     loop {
         let stream = match listener.accept().await {
@@ -303,14 +303,14 @@ async fn serve_unix(app: Arc<App>, listener: UnixListener) {
         let Some(place) = place(&places) else { continue };
         let (router, stall) = (router.clone(), app.stall);
         tokio::spawn(async move {
-            serve(Impatient::new(stream, stall), router).await;
+            serve(Impatient::new(stream, stall), router, Access::Local).await;
             drop(place);
         });
     }
 }
 
 async fn serve_tcp(app: Arc<App>, listener: TcpListener, tls: Option<TlsAcceptor>) {
-    let router = with(&app, Access::Token);
+    let router = router(&app);
     let places = Arc::new(Semaphore::new(app.connections));
     loop {
         let stream = match listener.accept().await {
@@ -327,15 +327,25 @@ async fn serve_tcp(app: Arc<App>, listener: TcpListener, tls: Option<TlsAcceptor
         let (router, tls) = (router.clone(), tls.clone());
         tokio::spawn(async move {
             match tls {
-                None => serve(stream, router).await,
+                None => serve(stream, router, Access::Token).await,
                 Some(tls) => {
                     if let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(stream)).await {
-                        serve(stream, router).await;
+                        let access = shown(stream.get_ref().1);
+                        serve(stream, router, access).await;
                     }
                 }
             }
             drop(place);
         });
+    }
+}
+
+/// How whoever is at the other end proves who he is.
+fn shown(connection: &rustls::ServerConnection) -> Access {
+    let first = connection.peer_certificates().and_then(|chain| chain.first());
+    match first.and_then(|certificate| ClientCertificate::read(certificate)) {
+        Some(certificate) => Access::Certificate(Arc::new(certificate)),
+        None => Access::Token,
     }
 }
 

@@ -8,13 +8,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::fs::{FileType, Mode};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
+
+use crate::access::Access;
 
 /// For the head of a request, also from the answer to the one before.
 const HEAD: Duration = Duration::from_secs(30);
@@ -27,8 +32,25 @@ pub(crate) const STALL: Duration = Duration::from_secs(20);
 /// Connections that the kernel keeps until they are taken.
 const BACKLOG: i32 = 1024;
 
+/// The interface, as one connection reaches it.
+struct Reached {
+    router: TowerToHyperService<Router>,
+    access: Access,
+}
+
+impl Service<Request<Incoming>> for Reached {
+    type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
+    type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.access.clone());
+        self.router.call(request)
+    }
+}
+
 /// Serves one connection until it ends.
-pub(crate) async fn serve<S>(stream: S, router: Router)
+pub(crate) async fn serve<S>(stream: S, router: Router, access: Access)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -38,7 +60,7 @@ where
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .half_close(false);
-    let service = TowerToHyperService::new(router);
+    let service = Reached { router: TowerToHyperService::new(router), access };
     // Whoever breaks off, or sends what is no HTTP, is told so by the end of
     // the connection.
     if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {

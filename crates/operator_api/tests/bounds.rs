@@ -74,7 +74,7 @@ fn who_says_nothing_does_not_keep_others_out() {
 fn the_network_is_tls() {
     let directory = tempfile::tempdir().unwrap();
     let names = ["localhost".to_owned()];
-    let tls = gateway::tls::load_or_make_as(directory.path(), "api", &names).unwrap();
+    let tls = gateway::tls::load_or_make_as(directory.path(), "api", &names, None).unwrap();
     let host = Host::with(|settings| {
         settings.tcp = Some(Tcp { address: ([127, 0, 0, 1], 0).into(), tls });
     });

@@ -1,6 +1,7 @@
 //! `berth bench`: this host's numbers beside a peer's or a limit's, measured
 //! in the same run. Machines are noisy, so read the ratios.
 
+mod api;
 mod cpu;
 mod moves;
 mod pool;
@@ -21,6 +22,8 @@ pub(crate) enum Failed {
     Pool(#[from] pool::PoolBenchError),
     #[error(transparent)]
     Cpu(#[from] cpu::CpuBenchError),
+    #[error(transparent)]
+    Api(#[from] api::ApiBenchError),
 }
 
 /// Carries out `berth bench`.
@@ -34,6 +37,7 @@ pub(crate) fn bench(global: &Global, command: &BenchCommand) -> Result<(), Failu
         BenchCommand::Pool { rounds } => {
             pool::run(*rounds as usize, &note).map_err(Failed::from)?
         }
+        BenchCommand::Api { seconds } => api::run(*seconds, &note).map_err(Failed::from)?,
         BenchCommand::Cpu { interpret } => {
             cpu::run(&guest(!interpret)?, &note).map_err(Failed::from)?
         }

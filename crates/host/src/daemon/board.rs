@@ -170,6 +170,9 @@ impl Board {
     }
 
     pub(super) fn status(&self) -> HostStatus {
+        // Looked up once for all: the gap behind a partition begins at its end.
+        let gaps: BTreeMap<u64, u64> =
+            self.map.gaps().iter().map(|gap| (gap.origin(), gap.size())).collect();
         let partitions = self.map.partitions().iter().filter_map(|on_map| {
             let partition = self.partitions.get(on_map.name())?;
             let process = partition.process();
@@ -177,7 +180,7 @@ impl Board {
                 name: on_map.name().to_string(),
                 origin: on_map.range().origin(),
                 size: on_map.range().size(),
-                gap: self.map.gap(on_map.name()).unwrap_or(0),
+                gap: gaps.get(&on_map.range().end()).copied().unwrap_or(0),
                 state: partition.state(),
                 vcpus: partition.spec.vcpus,
                 engine: partition.spec.engine,

@@ -24,6 +24,7 @@
 
 mod board;
 mod commands;
+mod console;
 mod create;
 mod exchange;
 mod files;
@@ -37,6 +38,7 @@ mod resize;
 mod resume;
 mod serve;
 mod station;
+mod telemetry;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Read, Write};
@@ -66,6 +68,7 @@ use open::Opened;
 use pools::{CaptureFiles, Input, Pools, TurnedAway};
 use recovery::Next;
 use station::Telling;
+use telemetry::Telemetry;
 
 pub use open::{Leftover, clean_up, images_in_use};
 
@@ -205,6 +208,7 @@ struct Shared {
     captures: Mutex<HashMap<String, Arc<Mutex<Option<CaptureFiles>>>>>,
     /// What operators are told.
     telling: Telling,
+    telemetry: Telemetry,
 }
 
 impl Shared {
@@ -287,6 +291,10 @@ impl Host {
         }
         let (pools, inputs) = Pools::new();
         let (signer, audit_log) = identities(&dir, &config.file.gateway.issuer)?;
+        let telemetry = Telemetry::start(config.file.telemetry.clone()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "there is no thread for traces; there are none");
+            Telemetry::default()
+        });
         let shared = Arc::new(Shared {
             config,
             dir,
@@ -306,6 +314,7 @@ impl Host {
             rebuilding: Mutex::default(),
             captures: Mutex::default(),
             telling: Telling::default(),
+            telemetry,
         });
         let gateway = if shared.config.file.pools.is_empty() {
             None

@@ -59,6 +59,9 @@ pub(super) fn serve(shared: &Arc<Shared>, client: UnixStream) {
             return hand_over(shared, &name, &order, client, true);
         }
         Request::Console { name } => {
+            if shared.show_last_words(&name, &client) {
+                return;
+            }
             return hand_over(shared, &name, &Order::Console, client, false);
         }
         Request::Down => return down(shared, client),

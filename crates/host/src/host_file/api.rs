@@ -6,6 +6,8 @@
 //! certificate = "host.crt"      # with key; default: made in the state directory
 //! key = "host.key"
 //! names = ["berth.example"]     # names of this host that clients may use
+//! client_authorities = "ca.crt" # with clients: certificates of these let in, too
+//! clients = "clients.toml"      # what their bearers may do
 //! ```
 
 use std::net::SocketAddr;
@@ -26,6 +28,11 @@ pub struct ApiSpec {
     pub certificate: Option<PathBuf>,
     /// See [`ApiSpec::certificate`].
     pub key: Option<PathBuf>,
+    /// PEM file of the authorities whose certificates let clients in; none:
+    /// tokens only.
+    pub client_authorities: Option<PathBuf>,
+    /// The file that says what bearers of certificates may do.
+    pub clients: Option<PathBuf>,
     /// Names of this host, beside its addresses and `localhost`.
     pub names: Vec<String>,
 }
@@ -36,6 +43,8 @@ pub(super) struct RawApi {
     listen: Option<Spanned<String>>,
     certificate: Option<Spanned<PathBuf>>,
     key: Option<Spanned<PathBuf>>,
+    client_authorities: Option<Spanned<PathBuf>>,
+    clients: Option<Spanned<PathBuf>>,
     #[serde(default)]
     names: Vec<Spanned<String>>,
 }
@@ -57,6 +66,10 @@ impl RawApi {
             let what = "name certificate and key, or neither to have them made";
             return Err(wrong(&one.span(), what));
         }
+        if let (Some(one), None) | (None, Some(one)) = (&self.client_authorities, &self.clients) {
+            let what = "name client_authorities and clients, or neither to have tokens only";
+            return Err(wrong(&one.span(), what));
+        }
         let signs = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
         let bad = |name: &&Spanned<String>| {
             let name = name.get_ref();
@@ -70,6 +83,8 @@ impl RawApi {
             listen,
             certificate: self.certificate.map(Spanned::into_inner),
             key: self.key.map(Spanned::into_inner),
+            client_authorities: self.client_authorities.map(Spanned::into_inner),
+            clients: self.clients.map(Spanned::into_inner),
             names: self.names.into_iter().map(Spanned::into_inner).collect(),
         })
     }
@@ -78,6 +93,7 @@ impl RawApi {
 impl ApiSpec {
     /// The files it names.
     pub(super) fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        self.certificate.iter_mut().chain(&mut self.key)
+        let own = self.certificate.iter_mut().chain(&mut self.key);
+        own.chain(&mut self.client_authorities).chain(&mut self.clients)
     }
 }

@@ -50,11 +50,13 @@ mod files;
 mod place;
 mod pool;
 mod raw;
+mod telemetry;
 
 pub use api::ApiSpec;
 pub use files::FilesSpec;
 pub(crate) use place::is_image_name;
 pub use pool::{MAX_POOL_FILE, PoolFile, PoolSpec, ProgramKind, ProgramSpec};
+pub use telemetry::Collector;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -67,7 +69,7 @@ use storage_window::Backing;
 /// vCPUs a partition can have.
 pub const MAX_VCPUS: u8 = 8;
 /// Partitions a host can have: each is a process with its own threads.
-pub const MAX_PARTITIONS: usize = 128;
+pub const MAX_PARTITIONS: usize = 256;
 /// Bytes a host file can have.
 pub const MAX_FILE: usize = 1 << 20;
 
@@ -92,6 +94,8 @@ pub struct HostFile {
     pub files: FilesSpec,
     /// Where its operators come in by HTTP.
     pub api: ApiSpec,
+    /// Where traces go.
+    pub telemetry: Option<Collector>,
 }
 
 /// The gateway as declared.
@@ -258,6 +262,9 @@ impl HostFile {
     /// The pool that the partition `name` is a machine of.
     #[must_use]
     pub fn pool_of(&self, name: &PartitionName) -> Option<&PoolSpec> {
+        if self.pools.is_empty() {
+            return None;
+        }
         let member: MemberId = name.as_str().parse().ok()?;
         self.pools.iter().find(|pool| pool.members().any(|one| one == member))
     }

@@ -1,6 +1,7 @@
 //! Decides what the file leaves open and refuses what cannot be.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use main_storage::{AccessKey, BLOCK_SIZE, PartitionName, Refusal, Size, StorageMap, StorageRange};
@@ -81,12 +82,15 @@ pub(super) fn decide(text: &str, file: RawFile) -> Result<HostFile, HostFileErro
     check_sharing(&partitions)?;
     let gateway = gateway(&at, file.gateway)?;
     let files = files::files(&at, file.files)?;
-    let api = file.api.check(|span, what| HostFileError::Value {
+    let wrong = |span: &Range<usize>, what: &str| HostFileError::Value {
         line: raw::line(text, span),
         what: what.to_owned(),
-    })?;
+    };
+    let api = file.api.check(wrong)?;
+    let telemetry = file.telemetry.check(wrong)?;
     let mut file = HostFile {
         api,
+        telemetry,
         gateway,
         files,
         main_storage,

@@ -28,6 +28,8 @@ pub(super) struct RawFile {
     pub(super) files: RawFiles,
     #[serde(default)]
     pub(super) api: super::api::RawApi,
+    #[serde(default)]
+    pub(super) telemetry: super::telemetry::RawTelemetry,
 }
 
 #[derive(Deserialize)]

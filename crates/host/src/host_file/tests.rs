@@ -33,6 +33,7 @@ fn operators_come_in_where_the_file_says() {
     for (wrong, said) in [
         ("listen = \"7601\"", "line 4: listen"),
         ("certificate = \"a.crt\"", "line 4: name certificate and key"),
+        ("clients = \"a\"", "line 4: name client_authorities and clients"),
         ("names = [\"a:1\"]", "line 4: names"),
         ("port = 1", "port"),
     ] {

@@ -4,6 +4,7 @@ import { post } from "./api.js";
 import { begin, p, planned, show } from "./dialog.js";
 import { h } from "./dom.js";
 import { parseSize, size } from "./format.js";
+import { openConsole } from "./terminal.js";
 
 const at = (name, verb) => `/v1/partitions/${encodeURIComponent(name)}/${verb}`;
 
@@ -176,6 +177,7 @@ function choices(one, state, role, close) {
   if (role === "viewer") return [facts, ...said];
   const power = h("p", { class: "row" },
     running ? button("Stop…", () => stop(one), true) : button("Start", () => start(one)),
+    button(running ? "Console…" : "Last words…", () => openConsole(one)),
     running ? button("Restart…", () => restart(one), true) : null,
     !running && role === "administrator" ? button("Delete…", () => remove(one), true) : null);
   const typed = (label, name, value, verb, act) => {

@@ -50,6 +50,13 @@ export async function follow() {
   signIn(session.token);
 }
 
+/** Hears one stream of events to its end. */
+export async function hears(path, hear, signal) {
+  const response = await fetch(path, { headers: headers({}), cache: "no-store", signal });
+  if (!response.ok) throw new Refused(await response.json().catch(() => ({})));
+  await read(response.body, hear);
+}
+
 /**
  * Hears events for ever: `hear(name, data)`. `linked(text)` is told how the
  * connection is, `denied()` when nobody is let in any more.

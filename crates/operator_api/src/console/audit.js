@@ -7,7 +7,7 @@ import { moment, seconds } from "./format.js";
 export class Audit {
   constructor(root, search) {
     this.body = h("tbody");
-    this.older = h("button", { type: "button", onclick: () => this.load(true) }, "Older");
+    this.older = h("button", { type: "button", hidden: true, onclick: () => this.load(true) }, "Older");
     this.note = h("p", { class: "none", role: "status" });
     const head = ["When", "User", "Program", "Machine", "For", "Ending"].map((text, place) =>
       h("th", { scope: "col", class: place === 4 ? "number" : "" }, text));

@@ -39,11 +39,18 @@ export class Block {
     this.state = state;
     const all = state.host.main_storage;
     if (!all) return;
+    // Asked once, before anything is written: each time after that, the browser
+    // would have to find out anew.
+    const height = this.frame.clientHeight;
     const place = (element, origin, bytes) => {
+      const placed = `${origin} ${bytes} ${all} ${height}`;
+      if (element.placed === placed) return false;
+      element.placed = placed;
       element.style.setProperty("--top", `${(100 * origin) / all}%`);
       element.style.setProperty("--height", `${(100 * bytes) / all}%`);
-      element.classList.toggle("low", (bytes / all) * this.frame.clientHeight < 30);
-      element.classList.toggle("tiny", (bytes / all) * this.frame.clientHeight < 13);
+      element.classList.toggle("low", (bytes / all) * height < 30);
+      element.classList.toggle("tiny", (bytes / all) * height < 13);
+      return true;
     };
     const ticks = scale(all);
     keep(this.axis, ticks, (tick) => tick, () => h("span"), (element, tick) => {
@@ -57,16 +64,23 @@ export class Block {
       });
     keep(this.parts, state.host.partitions, (one) => one.name, (one) => this.make(one),
       (element, one) => {
+        const pulled = this.pull?.name === one.name;
+        const target = this.pull?.over?.name === one.name;
+        // Most are as they were.
+        const shown = `${pulled} ${target} ${all} ${height}`;
+        if (element.one === one && element.shown === shown) return;
+        Object.assign(element, { one, shown });
         const change = one.change;
         const part = change && change.total ? Math.min(1, change.done / change.total) : 0;
         const from = one.origin + (change ? (change.origin - one.origin) * part : 0);
         place(element, from, one.size);
         element.className = `part ${one.state}${element.classList.contains("low") ? " low" : ""}${element.classList.contains("tiny") ? " tiny" : ""}`;
-        element.classList.toggle("pulled", this.pull?.name === one.name);
-        element.classList.toggle("target", this.pull?.over?.name === one.name);
-        say(element.querySelector(".name"), one.name);
-        say(element.querySelector(".facts"), facts(one));
-        element.querySelector(".take").setAttribute("aria-label", label(one));
+        element.classList.toggle("pulled", pulled);
+        element.classList.toggle("target", target);
+        const take = element.firstElementChild;
+        say(take.children[0], one.name);
+        say(take.children[1], facts(one));
+        take.setAttribute("aria-label", label(one));
       });
     const outlines = this.outlines(state);
     keep(this.planned, outlines, (one) => `${one.name} ${one.to}`, (one) =>

@@ -23,6 +23,8 @@ export class Partitions {
     this.none.hidden = state.host.partitions.length > 0;
     keep(this.body, state.host.partitions, (one) => one.name, (one) => this.make(one.name, () => this.state),
       (row, one) => {
+        if (row.one === one) return;
+        row.one = one;
         row.className = one.state;
         const dot = row.children[1].firstChild;
         dot.className = `dot ${one.state}`;

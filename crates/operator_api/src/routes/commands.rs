@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 
 use super::operations::{Begun, begin};
 use super::wait::Wait;
@@ -13,6 +14,10 @@ use crate::model::{
 };
 use crate::problem::Problem;
 use crate::server::App;
+
+/// Most vCPUs of a partition, and letters of its name.
+const MAX_VCPUS: u8 = 8;
+const MAX_NAME: usize = 63;
 
 /// Make a partition
 ///
@@ -26,6 +31,13 @@ pub(super) async fn create(
     Query(wait): Query<Wait>,
     Json(new): Json<NewPartition>,
 ) -> Result<Begun, Problem> {
+    let invalid = |what| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", what);
+    if !(1..=MAX_VCPUS).contains(&new.vcpus) {
+        return Err(invalid(format!("a partition has 1 to {MAX_VCPUS} vCPUs, not {}", new.vcpus)));
+    }
+    if new.name.is_empty() || new.name.len() > MAX_NAME {
+        return Err(invalid(format!("a partition's name has 1 to {MAX_NAME} letters")));
+    }
     begin(&app, Command::Create { partition: new }, &by, wait).await
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -20,6 +20,8 @@ use crate::server::App;
 
 /// Silence on a stream before something is said all the same.
 const SILENCE: Duration = Duration::from_secs(15);
+/// Time between two looks whether its reader is still let in.
+const CHECK: Duration = Duration::from_secs(1);
 /// Events that a stream takes at once.
 const BATCH: usize = 32;
 
@@ -65,6 +67,7 @@ struct Reader {
     news: watch::Receiver<u64>,
     seen: u64,
     ready: VecDeque<Event>,
+    checked: Instant,
     _place: OwnedSemaphorePermit,
 }
 
@@ -77,8 +80,8 @@ impl Reader {
     ) -> Self {
         let news = app.station.watch();
         app.station.metrics.streams.inc();
-        let ready = VecDeque::new();
-        let mut reader = Self { app, principal, news, seen: 0, ready, _place: place };
+        let (ready, checked) = (VecDeque::new(), Instant::now());
+        let mut reader = Self { app, principal, news, seen: 0, ready, checked, _place: place };
         match seen {
             Some(seen) => reader.seen = seen,
             None => {
@@ -103,6 +106,13 @@ impl Reader {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
+            // Who was let in may not be any more.
+            if self.checked.elapsed() >= CHECK {
+                self.checked = Instant::now();
+                if !self.app.gate.still(&self.principal).await {
+                    return None;
+                }
+            }
             self.news.mark_unchanged();
             for event in self.app.station.events_after(self.seen, BATCH).ok()? {
                 self.take(&event);
@@ -112,8 +122,6 @@ impl Reader {
             }
             match timeout(SILENCE, self.news.changed()).await {
                 Ok(changed) => changed.ok()?,
-                // Who was let in may not be any more.
-                Err(_) if !self.app.gate.still(&self.principal).await => return None,
                 Err(_) => return Some(Event::default().comment("")),
             }
         }

@@ -2,6 +2,7 @@
 //! description of the whole interface is made of these.
 
 mod commands;
+mod console;
 mod events;
 mod look;
 mod operations;
@@ -25,7 +26,7 @@ use utoipa_axum::routes;
 use crate::access::{administrators, authenticate, operators};
 use crate::problem::Problem;
 use crate::server::App;
-use crate::{console, guard};
+use crate::{console as page, guard};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -43,7 +44,7 @@ use crate::{console, guard};
         (name = "administer", description = "Make and delete, end the host. Role: administrator."),
         (name = "operations", description = "Commands that take their time."),
     ),
-    components(schemas(crate::events::Event, Problem)),
+    components(schemas(crate::events::Event, console::Shown, Problem)),
 )]
 struct Description;
 
@@ -80,6 +81,8 @@ fn for_operators() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(commands::pool_resume))
         .routes(routes!(commands::pool_resize))
         .routes(routes!(operations::cancel))
+        .routes(routes!(console::console))
+        .routes(routes!(console::keys))
         .layer(from_fn(operators))
 }
 
@@ -147,7 +150,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
     known
         .merge(Router::from(public()))
         .route("/v1/openapi.json", get(describe))
-        .merge(console::router())
+        .merge(page::router())
         .fallback(|| async {
             Problem::not_found("there is no such thing; /v1/openapi.json lists all there is")
         })

@@ -13,7 +13,7 @@ use operator_api::model::{
     AuditEntry, AuditPage, AuditQuery, Command, CompactPlan, Exchange, ExchangePlan, HostState,
     MovePlan, Outcome, Partition, PartitionState, ResizePlan, State,
 };
-use operator_api::{Operator, Progress, Refusal, Running, Settings, Station, Why};
+use operator_api::{Console, Operator, Progress, Refusal, Running, Settings, Station, Why};
 use serde_json::Value;
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -42,6 +42,8 @@ pub(crate) struct Fake {
     station: Arc<Station>,
     open: Mutex<bool>,
     opened: Condvar,
+    /// The guests' ends of consoles that were asked for.
+    pub(crate) consoles: Mutex<Vec<UnixStream>>,
 }
 
 impl Fake {
@@ -49,7 +51,13 @@ impl Fake {
         let partitions = vec![partition("a", 0, 128), partition("b", 128, 64)];
         let host = HostState { main_storage: 512 * MIB, unit: MIB, partitions, ..<_>::default() };
         let state = State { host, ..State::default() };
-        Self { state: Mutex::new(state), station, open: Mutex::new(false), opened: Condvar::new() }
+        Self {
+            state: Mutex::new(state),
+            station,
+            open: Mutex::new(false),
+            opened: Condvar::new(),
+            consoles: Mutex::default(),
+        }
     }
 
     pub(crate) fn look(&self) -> State {
@@ -144,6 +152,15 @@ impl Operator for Fake {
             how: text("not-now"),
         };
         Ok(AuditPage { entries: vec![entry], next: None, damaged: 0 })
+    }
+
+    fn console(&self, name: &str) -> Result<Console, Refusal> {
+        if name == "b" {
+            return Ok(Console::Over(b"one\r\nlast <b>words</b>".to_vec()));
+        }
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        self.consoles.lock().unwrap().push(ours);
+        Ok(Console::Live(theirs))
     }
 }
 
@@ -281,8 +298,12 @@ impl Client {
 
     /// An event stream.
     pub(crate) fn listen(&self, headers: &[&str]) -> Events {
+        self.listen_to("/v1/events", headers)
+    }
+
+    pub(crate) fn listen_to(&self, path: &str, headers: &[&str]) -> Events {
         let mut stream = self.connect();
-        stream.write_all(self.head("GET", "/v1/events", headers, 0).as_bytes()).unwrap();
+        stream.write_all(self.head("GET", path, headers, 0).as_bytes()).unwrap();
         let mut lines = BufReader::new(stream);
         let mut line = String::new();
         while line.trim_end() != "" || line.is_empty() {

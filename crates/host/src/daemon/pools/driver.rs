@@ -85,7 +85,7 @@ pub(super) struct Conversation {
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>, started: Instant) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let measures = Measures::new(Arc::clone(shared.station()));
+        let measures = Measures::new(Arc::clone(&shared));
         Self {
             measures,
             shared,
@@ -319,8 +319,10 @@ impl Driver {
             match action {
                 Action::Assign { member, conversation, .. } => self.assign(member, conversation),
                 Action::Refuse { conversation, refusal } => {
+                    if let Some(one) = self.conversations.get(&conversation) {
+                        self.measures.refused(conversation, one, refusal);
+                    }
                     if let Some(one) = self.forget(conversation) {
-                        self.measures.refused(refusal);
                         self.shared.audit_refusal(&one, conversation, refusal);
                         let _ = one.told.send(Told::Refused(refusal));
                     }
@@ -464,8 +466,10 @@ impl Driver {
     fn revoke(&mut self, worn: &Worn) {
         self.waking.remove(&worn.member);
         self.end_files(&worn.member);
+        if self.conversations.contains_key(&worn.conversation) {
+            self.measures.ended(worn);
+        }
         let Some(one) = self.forget(worn.conversation) else { return };
-        self.measures.ended(worn);
         self.shared.audit_use(worn, self.started);
         if !one.words.is_empty() {
             let (conversation, words) = (worn.conversation, one.words.trim());
@@ -566,11 +570,13 @@ impl Driver {
             ProgramKind::Service(_) => None,
             ProgramKind::Run { run, .. } => {
                 let variable = |name: &str, value: String| (name.to_owned(), value);
-                let env = vec![
+                let mut env = vec![
                     variable("BERTH_USER", one.user.to_string()),
                     variable("BERTH_CONVERSATION", id.to_string()),
                     variable("BERTH_TPN", one.tpn.to_string()),
                 ];
+                let parent = self.measures.parent(id);
+                env.extend(parent.map(|parent| variable("TRACEPARENT", parent)));
                 let argv = run.iter().chain(&one.arguments).cloned().collect();
                 Some(Program { argv, env, cwd: String::new() })
             }

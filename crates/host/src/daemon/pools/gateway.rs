@@ -33,7 +33,7 @@ pub(in crate::daemon) fn start(shared: &Arc<Shared>) -> Result<Running, String> 
         None => None,
         Some(address) => {
             let tls = match (&spec.certificate, &spec.key) {
-                (Some(certificate), Some(key)) => gateway::tls::load(certificate, key),
+                (Some(certificate), Some(key)) => gateway::tls::load(certificate, key, None),
                 _ => {
                     let names = ["localhost".to_owned(), address.ip().to_string()];
                     gateway::tls::load_or_make(shared.dir.path(), &names)

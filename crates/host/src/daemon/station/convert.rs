@@ -21,8 +21,10 @@ use crate::{control, outcomes};
 pub(super) fn host(shared: &Shared, board: &Board) -> HostState {
     let status = board.status();
     let copying = shared.telling.copying.lock().unwrap_or_else(PoisonError::into_inner);
+    // Both are in the order of the map.
+    let mut on_map = board.map.partitions().iter();
     let partitions = status.partitions.into_iter().filter_map(|one| {
-        let on_map = board.map.partitions().iter().find(|on| on.name().as_str() == one.name)?;
+        let on_map = on_map.find(|on| on.name().as_str() == one.name)?;
         let spec = &board.partitions.get(on_map.name())?.spec;
         let change = on_map.change().map(|change| {
             let (kind, with) = match change {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use identity::Role;
 use main_storage::PartitionName;
-use operator_api::model::{HostState, State};
+use operator_api::model::State;
 use operator_api::{Door, Quantity, Running, Settings, Station, Tcp};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -57,12 +57,13 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<Running, String> {
     let tcp = match spec.listen {
         None => None,
         Some(address) => {
+            let authorities = spec.client_authorities.as_deref();
             let tls = match (&spec.certificate, &spec.key) {
-                (Some(certificate), Some(key)) => gateway::tls::load(certificate, key),
+                (Some(certificate), Some(key)) => gateway::tls::load(certificate, key, authorities),
                 _ => {
                     let mut names = vec!["localhost".to_owned(), address.ip().to_string()];
                     names.extend(spec.names.iter().cloned());
-                    gateway::tls::load_or_make_as(shared.dir.path(), "api", &names)
+                    gateway::tls::load_or_make_as(shared.dir.path(), "api", &names, authorities)
                 }
             };
             Some(Tcp { address, tls: tls.map_err(|error| in_full(&error))? })
@@ -71,6 +72,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<Running, String> {
     let mut settings = Settings::local(shared.dir.api_socket(), shared.dir.api_tokens());
     settings.tcp = tcp;
     settings.names.clone_from(&spec.names);
+    settings.clients.clone_from(&spec.clients);
     settings.connections = connections();
     settings.streams = settings.streams.min(settings.connections.saturating_sub(64));
     shared.tell();
@@ -107,7 +109,7 @@ impl Shared {
     }
 
     /// Tells operators what there is now.
-    pub(super) fn tell(&self) -> HostState {
+    pub(super) fn tell(&self) {
         let _turn = self.telling.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let host = convert::host(self, &self.board());
         // Nobody runs the pools before the host does, or without any.
@@ -116,28 +118,25 @@ impl Shared {
         } else {
             (convert::pools(self, self.pools.status()), self.pools.waiting())
         };
-        self.station().publish(State { host: host.clone(), pools, waiting });
-        host
+        self.station().publish(State { host, pools, waiting });
     }
 
     /// Tells operators of every change, until [`Shared::end_telling`].
     pub(super) fn keep_telling(&self) {
         let telling = &self.telling;
         loop {
-            let told = self.tell();
+            self.tell();
             // What changes meanwhile is told at once afterwards, as one.
             std::thread::sleep(PAUSE);
-            let mut board = self.board();
-            loop {
-                if telling.over.load(Ordering::Relaxed) {
-                    return;
-                }
-                let pools = telling.pools_changed.swap(false, Ordering::Relaxed);
-                if pools || convert::host(self, &board) != told {
-                    break;
-                }
-                let waited = self.changed.wait_timeout(board, LOOK);
-                board = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let board = self.board();
+            if telling.over.load(Ordering::Relaxed) {
+                return;
+            }
+            let told = self.station().snapshot();
+            let pools = telling.pools_changed.swap(false, Ordering::Relaxed);
+            if !pools && convert::host(self, &board) == told.state().host {
+                // Whatever it is that wakes it, looking is what telling begins with.
+                drop(self.changed.wait_timeout(board, LOOK));
             }
         }
     }

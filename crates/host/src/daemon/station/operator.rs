@@ -1,13 +1,13 @@
 //! Carries out what operators ask by HTTP.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use operator_api::model::{
     AuditPage, AuditQuery, Command, CompactPlan, Exchange, ExchangePlan, MoveMode, MovePlan,
     NewPartition, Outcome, ResizePlan,
 };
-use operator_api::{Operator, Progress, Refusal, Why};
+use operator_api::{Console, Operator, Progress, Refusal, Why};
 
 use super::{audit, convert};
 use crate::control::{self, NewSize, Reply};
@@ -72,14 +72,8 @@ impl Host {
         }
         Outcome::Done
     }
-}
 
-impl Operator for Host {
-    fn refresh(&self) {
-        self.0.tell();
-    }
-
-    fn carry_out(&self, command: &Command, progress: &Progress) -> Result<Outcome, Refusal> {
+    fn carry(&self, command: &Command, progress: &Progress) -> Result<Outcome, Refusal> {
         let (shared, dry_run) = (&self.0, false);
         let refused = |error: CommandError| convert::refusal(&error);
         match command {
@@ -119,6 +113,22 @@ impl Operator for Host {
             Command::Down => Ok(self.down()),
         }
     }
+}
+
+impl Operator for Host {
+    fn refresh(&self) {
+        self.0.tell();
+    }
+
+    fn carry_out(&self, command: &Command, progress: &Progress) -> Result<Outcome, Refusal> {
+        let Some(ids) = self.0.telemetry.trace() else { return self.carry(command, progress) };
+        let from = SystemTime::now();
+        let outcome = self.carry(command, progress);
+        let what = vec![("berth.operation", progress.id().to_string())];
+        let problem = outcome.as_ref().err().map(ToString::to_string);
+        self.0.telemetry.whole(ids, command.kind(), from, what, problem);
+        outcome
+    }
 
     fn plan_move(&self, name: &str, to: u64) -> Result<MovePlan, Refusal> {
         let outcome = self.0.relocate(name, (to, control::MoveMode::Live), true, &mut |_| {});
@@ -148,5 +158,9 @@ impl Operator for Host {
         audit::page(&self.0.dir.audit_log(), query).map_err(|error| {
             Refusal::new(Why::Failed, format!("the audit log cannot be read: {error}"))
         })
+    }
+
+    fn console(&self, name: &str) -> Result<Console, Refusal> {
+        self.0.console(name).map_err(|error| convert::refusal(&error))
     }
 }
