@@ -144,7 +144,7 @@ impl Operator for Fake {
             record: text("refused"),
             user,
             tpn: text("mail"),
-            conversation: text("1.1"),
+            conversation: Some(text("1.1")),
             machine: None,
             pool: None,
             from: None,
