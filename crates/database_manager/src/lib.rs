@@ -19,6 +19,8 @@
 mod broker;
 mod client;
 mod connection;
+#[cfg(feature = "test-utils")]
+mod exercise;
 mod finish;
 mod names;
 mod protocol;
@@ -33,6 +35,8 @@ mod wire;
 
 pub use broker::{Broker, BrokerError, Used, UsedLogin};
 pub use client::Client;
+#[cfg(feature = "test-utils")]
+pub use exercise::exercise;
 pub use identity::Subject;
 pub use names::SqlName;
 pub use registry::MAX_OF_MACHINE;

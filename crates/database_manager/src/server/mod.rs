@@ -23,6 +23,8 @@ use crate::protocol::{CancelKey, Refusal};
 use crate::table::Login;
 pub use address::{Address, AddressError};
 pub(crate) use handshake::Opened;
+#[cfg(feature = "test-utils")]
+pub(crate) use handshake::exercise_handshake;
 pub(crate) use stream::Stream;
 
 /// How long the server may take to let somebody in.

@@ -42,6 +42,12 @@ impl Bench {
         Self { server, service, dir, runtime: Some(runtime) }
     }
 
+    /// Another broker to the same server.
+    pub(crate) fn replace(&mut self, broker: Arc<Broker>) {
+        let runtime = self.runtime.as_ref().unwrap().handle().clone();
+        self.service = Arc::new(Service::new(broker, runtime));
+    }
+
     pub(crate) fn grant(&self, to: &str, role: &str, limits: Limits) {
         let (database, role) = (role.parse().unwrap(), role.parse().unwrap());
         let login = Login { database, role, limits };
