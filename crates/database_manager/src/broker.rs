@@ -126,7 +126,7 @@ pub struct UsedLogin {
 }
 
 /// Logins that a session remembers; more than one takes a change of the table.
-const MAX_USED: usize = 16;
+const MAX_USED: usize = 8;
 
 impl Session {
     /// A connection was made as this.

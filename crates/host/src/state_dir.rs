@@ -219,6 +219,18 @@ impl StateDir {
         self.0.join("files.log")
     }
 
+    /// Who is which role of which database.
+    #[must_use]
+    pub fn login_table(&self) -> PathBuf {
+        self.0.join("logins.json")
+    }
+
+    /// What the database manager said last.
+    #[must_use]
+    pub fn database_log(&self) -> PathBuf {
+        self.0.join("database.log")
+    }
+
     /// Partitions that have a worker's socket, alive or left over.
     #[must_use]
     pub fn worker_sockets(&self) -> Vec<PartitionName> {

@@ -116,7 +116,7 @@ mod tests {
     fn time(record: &Record) -> u64 {
         match record {
             Record::Worn { to, .. } => *to,
-            Record::Refused { at, .. } => *at,
+            Record::Refused { at, .. } | Record::Database { at, .. } => *at,
         }
     }
 

@@ -23,7 +23,9 @@ pub use api_tokens::{
     ApiToken, ApiTokenError, ApiTokens, MAX_API_TOKEN, MAX_API_TOKEN_LIFETIME, MAX_API_TOKENS,
     NotGood, Role,
 };
-pub use audit::{AuditError, AuditLog, AuditReader, Entry, Flush, MAX_LINE, PoolText, Record};
+pub use audit::{
+    AuditError, AuditLog, AuditReader, DatabaseLogin, Entry, Flush, MAX_LINE, PoolText, Record,
+};
 pub use audit_page::{AuditPage, audit_page};
 pub use files::{FileError, read_private, replace_private};
 pub use random::RandomError;

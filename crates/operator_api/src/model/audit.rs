@@ -33,11 +33,11 @@ pub struct AuditPage {
 /// A record: a machine was somebody, or somebody got no machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuditEntry {
-    /// `worn` or `refused`.
+    /// `worn`, `refused` or `database`.
     pub record: String,
     /// Who.
     pub user: String,
-    /// The program.
+    /// The program; empty for `database`.
     pub tpn: String,
     /// The conversation.
     pub conversation: String,
@@ -47,8 +47,9 @@ pub struct AuditEntry {
     pub pool: Option<String>,
     /// When the machine accepted; none if it never did.
     pub from: Option<u64>,
-    /// When the conversation ended, or the claim was refused.
+    /// When the conversation ended, or the claim was refused, or the last connection
+    /// was over.
     pub at: u64,
-    /// How it ended, or why it was refused.
+    /// How it ended, or why it was refused, or as whom which databases were used.
     pub how: String,
 }

@@ -192,7 +192,7 @@ impl Driver {
                 if let Ok(member) = member.as_str().parse::<MemberId>() {
                     self.visited.remove(&member);
                     self.restoring.remove(&member);
-                    self.end_files(&member);
+                    self.end_sessions(&member);
                     self.step(Event::Died { member, why });
                 }
             }
@@ -343,9 +343,13 @@ impl Driver {
         self.shared.board().partitions.get(&name)?.running().ok()
     }
 
-    fn end_files(&self, member: &MemberId) {
+    /// The machine has nothing of anybody's any more.
+    fn end_sessions(&self, member: &MemberId) {
         if let Ok(name) = PartitionName::new(&member.to_string()) {
             self.shared.end_files(&name);
+            if let Some(used) = self.shared.end_database(&name) {
+                self.shared.audit_database(member, used);
+            }
         }
     }
 
@@ -371,9 +375,11 @@ impl Driver {
     fn wake(&mut self, member: &MemberId, id: ConversationId) {
         self.waking.remove(member);
         let renewal = self.renewal(member);
-        // Before it is awake: its files are the user's from the first moment on.
+        // Before it is awake: its files and database are the user's from the first
+        // moment on.
         if let (Some(one), Some(process)) = (self.conversations.get(&id), self.process(member)) {
             self.shared.begin_files(&process, Some((&one.user, &one.groups)));
+            self.shared.begin_database(&process, Some((id, &one.user, &one.groups)));
         }
         let woken = renewal.is_some_and(|renewal| {
             self.give(member, &Order::Wake) && self.give(member, &Order::Renew(Box::new(renewal)))
@@ -427,6 +433,7 @@ impl Driver {
                 Some(MemberState::Free) if self.visited.insert(member.clone()) => {
                     if let Some(process) = self.process(&member) {
                         self.shared.begin_files(&process, None);
+                        self.shared.begin_database(&process, None);
                     }
                     let _ = self.give(&member, &Order::Wake);
                 }
@@ -447,7 +454,7 @@ impl Driver {
         if self.restoring.contains_key(&member) {
             return;
         }
-        self.end_files(&member);
+        self.end_sessions(&member);
         let wait_ms = u64::try_from(REST.as_millis()).unwrap_or(u64::MAX);
         let since = Instant::now();
         if !self.give(&member, &Order::Reset { wait_ms }) {
@@ -469,7 +476,7 @@ impl Driver {
     /// The machine is nobody's now: whoever has the conversation is told.
     fn revoke(&mut self, worn: &Worn) {
         self.waking.remove(&worn.member);
-        self.end_files(&worn.member);
+        self.end_sessions(&worn.member);
         let Some(one) = self.forget(worn.conversation) else { return };
         self.measures.ended(worn);
         self.shared.audit_use(worn, self.started);
@@ -566,11 +573,13 @@ impl Driver {
             ProgramKind::Service(_) => None,
             ProgramKind::Run { run, .. } => {
                 let variable = |name: &str, value: String| (name.to_owned(), value);
-                let env = vec![
+                let mut env = vec![
                     variable("BERTH_USER", one.user.to_string()),
                     variable("BERTH_CONVERSATION", id.to_string()),
                     variable("BERTH_TPN", one.tpn.to_string()),
                 ];
+                let database = self.shared.database_url(spec, &one.user);
+                env.extend(database.map(|url| variable("BERTH_DATABASE", url)));
                 let argv = run.iter().chain(&one.arguments).cloned().collect();
                 Some(Program { argv, env, cwd: String::new() })
             }

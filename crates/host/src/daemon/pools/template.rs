@@ -51,6 +51,8 @@ struct Facts {
     programs: String,
     #[serde(default)]
     user_files: bool,
+    #[serde(default)]
+    server: bool,
     command_line: String,
     /// Path, bytes and time of change of everything that is read: this program,
     /// the image, the pool's files.
@@ -104,6 +106,7 @@ impl Shared {
             tracing::info!(pool = key, machine = %name, "booting a machine to capture it");
             let made = self.make_capture(pool, name, &files, &facts);
             self.end_files(name);
+            self.end_database(name);
             let stopped = self.stop_for_good(name);
             made.and(stopped)?;
             tracing::info!(pool = key, ms = started.elapsed().as_millis(), "captured");
@@ -143,6 +146,7 @@ impl Shared {
             vcpus,
             programs: format!("{:?} {:?}", pool.programs, pool.files),
             user_files: pool.user_files,
+            server: self.has_server(name),
             command_line: image.command_line,
             files: files.collect::<Result<_, String>>()?,
         })
@@ -158,7 +162,9 @@ impl Shared {
         self.start(name.as_str()).map_err(|error| error.to_string())?;
         // The guest mounts its files while it boots, and has none.
         let process = self.board().get(name.as_str()).and_then(|one| one.running());
-        self.begin_files(&*process.map_err(|error| error.to_string())?, None);
+        let process = process.map_err(|error| error.to_string())?;
+        self.begin_files(&process, None);
+        self.begin_database(&process, None);
         let process = self.booted(name)?;
         for file in &pool.files {
             put_file(&process, file)?;
