@@ -102,6 +102,14 @@ pub(crate) enum Command {
     /// files are open.
     #[command(subcommand)]
     Files(FilesCommand),
+    /// Say who is which role of which database
+    ///
+    /// Programs in machines of pools with `database = true` connect to `database`, or
+    /// to the usual socket, without a password, and are the role that their machine's
+    /// user has here. A change counts at once: connections that it does not give any
+    /// more end.
+    #[command(subcommand)]
+    Database(DatabaseCommand),
     /// Make a partition while the host runs
     ///
     /// It lives in the smallest gap that is large enough, or where --origin
@@ -229,6 +237,9 @@ pub(crate) enum Command {
     /// What has the users' files; started by the host
     #[command(hide = true)]
     FileManager,
+    /// What connects to the users' databases; started by the host
+    #[command(hide = true)]
+    DatabaseManager,
 }
 
 const UP_EXAMPLES: &str = "\
@@ -281,6 +292,51 @@ pub(crate) enum UserCommand {
         #[arg(long, value_name = "FILE")]
         users: Option<PathBuf>,
     },
+}
+
+/// What can be done with users' databases.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DatabaseCommand {
+    /// Show who is what, and within which limits
+    #[command(after_help = "Examples:\n  berth database list\n  berth database list --json")]
+    List,
+    /// Give a user or a group a login, in the place of the one it had
+    ///
+    /// A user has his own, or else that of the first of his groups, by name, that has
+    /// one. The role must be one that can log in and become no other.
+    #[command(
+        after_help = "Examples:\n  berth database grant user:alice --database mail --role alice\n  berth database grant group:staff --database reports --role reader --connections 4 --idle 600"
+    )]
+    Grant(DatabaseGrant),
+    /// Take a login back; connections by it end
+    #[command(after_help = "Example:\n  berth database revoke user:alice")]
+    Revoke {
+        /// user:ID or group:NAME
+        #[arg(value_name = "WHO")]
+        from: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DatabaseGrant {
+    /// user:ID or group:NAME
+    #[arg(value_name = "WHO")]
+    pub(crate) to: String,
+    /// The database
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: String,
+    /// The role
+    #[arg(long, value_name = "NAME")]
+    pub(crate) role: String,
+    /// Connections of each user at once, in all machines together [default: 16]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) connections: Option<u16>,
+    /// Seconds for which nothing may be said in a connection [default: no bound]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) idle: Option<u32>,
+    /// Seconds that a connection may last [default: as long as the conversation]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) lifetime: Option<u32>,
 }
 
 /// What can be done with users' files.
