@@ -8,7 +8,7 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -21,6 +21,8 @@ pub(crate) const DIRECTORY: &str = "/run/postgresql";
 /// The name of the host, for programs that want one.
 const NAME: &str = "database";
 const HOSTS: &str = "/etc/hosts";
+/// How Debian's clients come to the directory, and where it leads.
+const OLD_WAYS: [(&str, &str); 2] = [("/var/run", "/run"), ("/var/run/postgresql", DIRECTORY)];
 
 #[derive(Default)]
 pub(crate) struct Database {
@@ -45,6 +47,10 @@ impl Database {
             let listener = TcpListener::bind(("127.0.0.1", DATABASE_PORT))?;
             listener.set_nonblocking(true)?;
             self.tcp = Some(listener);
+            for (link, target) in OLD_WAYS {
+                // One that is there is as good.
+                let _ = symlink(target, link);
+            }
             let mut hosts = OpenOptions::new().append(true).create(true).open(HOSTS)?;
             hosts.write_all(format!("127.0.0.1 {NAME}\n").as_bytes())?;
         }
