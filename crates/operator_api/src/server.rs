@@ -60,6 +60,9 @@ pub struct Settings {
     pub streams: usize,
     /// How long a client may take none of what it is sent.
     pub stall: Duration,
+    /// The keys that verify what this host's machines say of themselves (RFC 7517),
+    /// as JSON: whoever asks gets them.
+    pub jwks: String,
 }
 
 impl Settings {
@@ -67,7 +70,8 @@ impl Settings {
     #[must_use]
     pub fn local(socket: PathBuf, tokens: PathBuf) -> Self {
         let (tcp, names, stall) = (None, Vec::new(), STALL);
-        Self { socket, tcp, names, tokens, connections: 2048, streams: 1500, stall }
+        let jwks = "{\"keys\":[]}".to_owned();
+        Self { socket, tcp, names, tokens, connections: 2048, streams: 1500, stall, jwks }
     }
 }
 
@@ -105,6 +109,7 @@ pub(crate) struct App {
     pub(crate) names: Vec<String>,
     connections: usize,
     stall: Duration,
+    pub(crate) jwks: axum::body::Bytes,
     /// Where browsers on this host come in, once somebody has asked.
     door: Mutex<Option<SocketAddr>>,
 }
@@ -169,7 +174,7 @@ impl Running {
         station: Arc<Station>,
         operator: Arc<dyn Operator>,
     ) -> Result<Self, StartError> {
-        let Settings { socket, tcp, names, tokens, connections, streams, stall } = settings;
+        let Settings { socket, tcp, names, tokens, connections, streams, stall, jwks } = settings;
         let tcp = match tcp {
             None => None,
             Some(Tcp { address, tls }) => {
@@ -195,6 +200,7 @@ impl Running {
             names,
             connections,
             stall,
+            jwks: jwks.into(),
             door: Mutex::default(),
         });
         let entered = runtime.enter();

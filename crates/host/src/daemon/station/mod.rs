@@ -71,6 +71,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<Running, String> {
     let mut settings = Settings::local(shared.dir.api_socket(), shared.dir.api_tokens());
     settings.tcp = tcp;
     settings.names.clone_from(&spec.names);
+    settings.jwks = shared.signer.jwks();
     settings.connections = connections();
     settings.streams = settings.streams.min(settings.connections.saturating_sub(64));
     shared.tell();
