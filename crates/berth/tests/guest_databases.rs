@@ -207,3 +207,67 @@ fn guest_databases_change_and_come_back_in_a_running_conversation() {
     }
     assert!(!said.contains("secret of"), "{said}");
 }
+
+/// Machines whose users have a SQLite file each, as no server is named.
+const WITHOUT_SERVER: &str = r#"
+[main_storage]
+size = "512M"
+
+[[pool]]
+name = "serve"
+count = 2
+size = "128M"
+image = "python"
+files = true
+database = true
+
+[[pool.program]]
+tpn = "shell"
+run = ["/bin/sh"]
+anybody = true
+"#;
+
+/// Adds 100 to a number, one after the other, by read and write.
+const COUNT: &str = r#"cat > /tmp/count <<'END'
+import os, sqlite3
+path = os.environ["BERTH_DATABASE"].removeprefix("sqlite:///")
+file = f"file:{path}?vfs=unix-dotfile"
+db = sqlite3.connect(file, timeout=60, uri=True, isolation_level=None)
+db.execute("CREATE TABLE IF NOT EXISTS n (id integer PRIMARY KEY, n integer)")
+db.execute("INSERT OR IGNORE INTO n VALUES (1, 0)")
+for _ in range(100):
+    db.execute("BEGIN IMMEDIATE")
+    (n,) = db.execute("SELECT n FROM n").fetchone()
+    db.execute("UPDATE n SET n = ?", (n + 1,))
+    db.execute("COMMIT")
+print(db.execute("PRAGMA integrity_check").fetchone()[0])
+END"#;
+
+#[test]
+fn guest_databases_without_a_server_are_files_of_their_users() {
+    let host = Host::up(WITHOUT_SERVER);
+    all_free(&host);
+    let (mut one, mut two) =
+        (Conversation::begin(&host, "alice"), Conversation::begin(&host, "alice"));
+    assert_eq!(one.ask("echo $BERTH_DATABASE"), "sqlite:////files/alice/database.sqlite");
+    // At the same time from two machines, by locks that hold in both.
+    for machine in [&mut one, &mut two] {
+        machine.say(COUNT);
+        machine.say("python3 /tmp/count > /tmp/counted 2>&1 &");
+    }
+    for machine in [&mut one, &mut two] {
+        assert_eq!(machine.ask("wait; tail -1 /tmp/counted"), "ok");
+    }
+    let count = "python3 -c 'import sqlite3; \
+                 d = sqlite3.connect(\"/files/alice/database.sqlite\"); \
+                 print(d.execute(\"SELECT n FROM n\").fetchone()[0])'";
+    assert_eq!(one.ask(count), "200");
+    assert_eq!([one.end(), two.end()], [0, 0]);
+    all_free(&host);
+    let mut bob = Conversation::begin(&host, "bob");
+    assert_eq!(bob.ask("ls /files"), "bob");
+    assert_eq!(bob.ask("echo $BERTH_DATABASE"), "sqlite:////files/bob/database.sqlite");
+    assert_eq!(bob.end(), 0);
+    let output = host.run(&["database", "grant", "user:bob", "--database", "d", "--role", "r"]);
+    assert!(!output.status.success(), "there is no server: {output:?}");
+}

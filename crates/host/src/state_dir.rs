@@ -12,6 +12,8 @@
 //! storage.log          what the keeper said last
 //! workers/NAME.sock    the worker of partition NAME
 //! workers/NAME.log     what that worker said last
+//! logins.json          who is which role of which database (mode 0600)
+//! database.log         what the database manager said last
 //! disks/NAME.overlay   what the guest wrote to its data disk
 //! ```
 
