@@ -294,6 +294,29 @@ pub(crate) enum UserCommand {
     },
 }
 
+/// The server that connections are measured with.
+#[derive(Debug, Args)]
+pub(crate) struct DatabaseBench {
+    /// As in [database] of a host file
+    #[arg(long, value_name = "SERVER")]
+    pub(crate) server: String,
+    /// The database
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: String,
+    /// The role, which can log in and become no other
+    #[arg(long, value_name = "NAME")]
+    pub(crate) role: String,
+    /// File of passwords, as in [database]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) credentials: Option<PathBuf>,
+    /// Certificates that vouch for the server, as in [database]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authority: Option<PathBuf>,
+    /// How often; 20 connections one after another in each
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+}
+
 /// What can be done with users' databases.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DatabaseCommand {
@@ -748,6 +771,14 @@ pub(crate) enum BenchCommand {
         #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
         rounds: u32,
     },
+    /// Connections to a user's database beside the server's own
+    ///
+    /// Starts a host of its own with one machine, whose user is the role at a server
+    /// that is there already. docs/benchmarks.md says what each row means.
+    #[command(
+        after_help = "Example:\n  berth bench database --server /run/postgresql --database mail --role alice --credentials passwords"
+    )]
+    Database(DatabaseBench),
     /// The same guest programs in Berth and in QEMU
     ///
     /// Needs qemu-system-riscv64 for the reference (Debian: qemu-system-misc).

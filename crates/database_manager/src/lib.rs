@@ -40,7 +40,7 @@ pub use exercise::exercise;
 pub use identity::Subject;
 pub use names::SqlName;
 pub use registry::MAX_OF_MACHINE;
-pub use server::{Address, AddressError, ServerError, ServerSpec};
+pub use server::{Address, AddressError, MeasureError, ServerError, ServerSpec, time_of_login};
 pub use service::{BeginError, Lingers, Service};
 pub use table::{Limits, Login, LoginTable, MAX_CONNECTIONS, MAX_ROWS, TableError, TableFileError};
 pub use wire::session_pair;

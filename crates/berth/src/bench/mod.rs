@@ -2,13 +2,15 @@
 //! in the same run. Machines are noisy, so read the ratios.
 
 mod cpu;
+mod database;
 mod moves;
 mod pool;
 mod transcript;
 
+use database_manager::{Limits, Login, ServerSpec};
 use serde::Serialize;
 
-use crate::args::{BenchCommand, Global};
+use crate::args::{BenchCommand, DatabaseBench, Global};
 use crate::images::Terminal;
 use crate::{Failure, print, print_json};
 
@@ -21,6 +23,8 @@ pub(crate) enum Failed {
     Pool(#[from] pool::PoolBenchError),
     #[error(transparent)]
     Cpu(#[from] cpu::CpuBenchError),
+    #[error(transparent)]
+    Database(#[from] database::DatabaseBenchError),
 }
 
 /// Carries out `berth bench`.
@@ -34,6 +38,10 @@ pub(crate) fn bench(global: &Global, command: &BenchCommand) -> Result<(), Failu
         BenchCommand::Pool { rounds } => {
             pool::run(*rounds as usize, &note).map_err(Failed::from)?
         }
+        BenchCommand::Database(args) => {
+            let (server, login) = database_of(args)?;
+            database::run(&server, &login, args.rounds as usize, &note).map_err(Failed::from)?
+        }
         BenchCommand::Cpu { interpret } => {
             cpu::run(&guest(!interpret)?, &note).map_err(Failed::from)?
         }
@@ -44,6 +52,23 @@ pub(crate) fn bench(global: &Global, command: &BenchCommand) -> Result<(), Failu
         print(&rows.table());
     }
     Ok(())
+}
+
+/// The server, and as whom to connect to it.
+fn database_of(args: &DatabaseBench) -> Result<(ServerSpec, Login), Failure> {
+    fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Failure> {
+        text.parse().map_err(|error: T::Err| Failure::Other(error.to_string()))
+    }
+    let whole = |path: &Option<std::path::PathBuf>| {
+        path.as_ref().map(std::path::absolute).transpose().map_err(Failure::from)
+    };
+    let server = ServerSpec {
+        address: parse(&args.server)?,
+        authority: whole(&args.authority)?,
+        credentials: whole(&args.credentials)?,
+    };
+    let (database, role) = (parse(&args.database)?, parse(&args.role)?);
+    Ok((server, Login { database, role, limits: Limits::default() }))
 }
 
 /// The guest that runs the programs, built the first time.

@@ -221,3 +221,40 @@ fn trusting(path: &Path) -> Result<Arc<rustls::ClientConfig>, ServerError> {
         .with_no_client_auth();
     Ok(Arc::new(config))
 }
+
+/// There is nothing to measure: the server lets nobody in.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection to {address}: {why}")]
+pub struct MeasureError {
+    /// The server.
+    pub address: Address,
+    /// Why not.
+    pub why: String,
+}
+
+/// How long the server itself takes to let a login in: what a broker does besides is
+/// measured against it.
+///
+/// # Errors
+/// [`MeasureError`].
+pub fn time_of_login(spec: &ServerSpec, login: &Login) -> Result<Duration, MeasureError> {
+    let failed = |error: &dyn std::error::Error| MeasureError {
+        address: spec.address.clone(),
+        why: error.to_string(),
+    };
+    let server = Server::new(spec.clone()).map_err(|error| failed(&error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| failed(&error))?.block_on(async {
+        let entered = async {
+            let password = server.password(login)?;
+            let started = std::time::Instant::now();
+            let mut stream = server.connect().await?;
+            handshake::enter(&mut stream, login, &[], password.as_deref()).await?;
+            let took = started.elapsed();
+            stream.shutdown().await?;
+            Ok(took)
+        };
+        let entered = timeout(OPEN, entered).await.unwrap_or(Err(OpenError::Late));
+        entered.map_err(|error| failed(&error))
+    })
+}
