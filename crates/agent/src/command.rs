@@ -120,14 +120,15 @@ impl Command {
         Ok(joined)
     }
 
-    /// Joins `stream` to a program that has connected to a database.
+    /// Joins `stream` to a program that has connected to a database, by a socket that
+    /// never makes the agent wait.
     pub(crate) fn of_client(stream: StreamId, socket: OwnedFd) -> io::Result<Self> {
         // Also of TCP: it is only read, written and shut down, which is the same.
         let socket = UnixStream::from(socket);
-        let (input, output) = (socket.try_clone()?, socket.try_clone()?);
+        let ends = [socket.try_clone()?, socket.try_clone()?];
+        let [input, output] = ends.map(|end| File::from(OwnedFd::from(end)));
         let mut joined = Self::new(stream, Body::Client(socket));
-        joined.stdin = pipe_end(Some(input.into()));
-        joined.stdout = pipe_end(Some(output.into()));
+        (joined.stdin, joined.stdout) = (Some(input), Some(output));
         Ok(joined)
     }
 

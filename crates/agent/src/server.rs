@@ -53,6 +53,8 @@ pub(crate) struct Server {
     /// Whether something of `metadata` can move.
     metadata_due: bool,
     database: Database,
+    /// Whether somebody may have connected to it.
+    database_due: bool,
     directory: PathBuf,
     shell: Option<Shell>,
     end: Option<End>,
@@ -96,6 +98,7 @@ impl Server {
             metadata: Metadata::default(),
             metadata_due: false,
             database: Database::default(),
+            database_due: false,
             directory,
             shell,
             end: None,
@@ -146,12 +149,15 @@ impl Server {
         fds.extend(self.services.values().map(Service::poll_fd));
         let metadata = fds.len();
         self.metadata.poll_fds(&mut fds);
+        let database = fds.len();
         self.database.poll_fds(&mut fds);
         let timeout = if more { Some(Duration::ZERO) } else { self.time_to_wait() };
         if let Err(error) = sys::wait_any(&mut fds, timeout) {
             log::error(&format!("waiting for events: {error}"));
         }
-        self.metadata_due = fds[metadata..].iter().any(|fd| fd.found != 0);
+        let due = |fds: &[PollFd]| fds.iter().any(|fd| fd.found != 0);
+        self.metadata_due = due(&fds[metadata..database]);
+        self.database_due = due(&fds[database..]);
         if link.is_some() && fds[1].found & (POLLIN | POLLHUP | POLLERR) != 0 {
             self.hear();
         }
@@ -360,7 +366,9 @@ impl Server {
         if self.metadata.expire() || self.metadata_due {
             self.metadata.turn(&mut self.link);
         }
-        self.take_connections();
+        if self.database_due {
+            self.take_connections();
+        }
         for command in self.commands.values_mut() {
             more |= command.turn(&mut self.link);
             if let Some(result) = command.result() {

@@ -17,6 +17,8 @@ use crate::own_host::{OwnHost, OwnHostError};
 
 /// Connections in each round, by either way.
 const CONNECTIONS: usize = 20;
+/// Between two of them, in which the last one's end is dealt with.
+const PAUSE: Duration = Duration::from_millis(50);
 /// The user whose machine it is.
 const USER: &str = "bench";
 /// Says how long connections took, and empty round trips on them, in microseconds.
@@ -35,6 +37,8 @@ def trip(stream, question):
         heard += piece
 connects, trips = [], []
 for _ in range(COUNT + 1):
+    # What the last one left behind is not this one's.
+    time.sleep(0.05)
     with socket.socket(socket.AF_UNIX) as stream:
         begun = time.perf_counter()
         stream.connect("/run/postgresql/.s.PGSQL.5432")
@@ -86,6 +90,7 @@ pub(crate) fn run(
     for round in 0..rounds.max(1) {
         note(&format!("round {} of {rounds}", round + 1));
         for _ in 0..CONNECTIONS {
+            std::thread::sleep(PAUSE);
             direct.push(micros(time_of_login(server, login)?));
         }
         let said = host.output(&["allocate", "bench/measure", "--user", USER])?;
