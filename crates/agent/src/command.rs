@@ -1,5 +1,5 @@
-//! One stream of the host's: a process group or a connection to a service, its
-//! pipes and its credit.
+//! One stream: a process group, a connection to a service, or one of a program's to
+//! its user's database; its pipes and its credit.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -36,6 +36,17 @@ enum Body {
     Process(i32),
     /// The service whose first process has this number, over this socket.
     Service(i32, UnixStream),
+    /// A program that has connected to its user's database, over this socket.
+    Client(UnixStream),
+}
+
+impl Body {
+    fn socket(&self) -> Option<&UnixStream> {
+        match self {
+            Self::Process(_) => None,
+            Self::Service(_, socket) | Self::Client(socket) => Some(socket),
+        }
+    }
 }
 
 pub(crate) struct Command {
@@ -109,6 +120,18 @@ impl Command {
         Ok(joined)
     }
 
+    /// Joins `stream` to a program that has connected to a database, by a socket that
+    /// never makes the agent wait.
+    pub(crate) fn of_client(stream: StreamId, socket: OwnedFd) -> io::Result<Self> {
+        // Also of TCP: it is only read, written and shut down, which is the same.
+        let socket = UnixStream::from(socket);
+        let ends = [socket.try_clone()?, socket.try_clone()?];
+        let [input, output] = ends.map(|end| File::from(OwnedFd::from(end)));
+        let mut joined = Self::new(stream, Body::Client(socket));
+        (joined.stdin, joined.stdout) = (Some(input), Some(output));
+        Ok(joined)
+    }
+
     fn new(stream: StreamId, body: Body) -> Self {
         Self {
             stream,
@@ -129,11 +152,18 @@ impl Command {
         self.stream
     }
 
-    /// Its process, or that of the service it is joined to.
-    pub(crate) fn pid(&self) -> i32 {
+    /// Its process, or that of the service it is joined to; none of a client, which
+    /// ends by its socket.
+    pub(crate) fn pid(&self) -> Option<i32> {
         match self.body {
-            Body::Process(pid) | Body::Service(pid, _) => pid,
+            Body::Process(pid) | Body::Service(pid, _) => Some(pid),
+            Body::Client(_) => None,
         }
+    }
+
+    /// Whether it is a connection to a database.
+    pub(crate) fn is_client(&self) -> bool {
+        matches!(self.body, Body::Client(_))
     }
 
     /// Bytes from the host for the command's standard input.
@@ -174,8 +204,8 @@ impl Command {
     /// its pipes.
     pub(crate) fn abandon(&mut self) {
         self.signal(SIGKILL);
-        if let Body::Service(_, socket) = &self.body {
-            // It fails only if the service was first.
+        if let Some(socket) = self.body.socket() {
+            // It fails only if the other end was first.
             let _ = socket.shutdown(Shutdown::Both);
             self.status = self.status.or(Some(Status::Signal(SIGKILL as u8)));
         }
@@ -190,13 +220,16 @@ impl Command {
         self.stdin = None;
     }
 
-    /// The service has closed its end: in order, unless it is just dying, as
+    /// A service or client has closed its end: in order, unless it is just dying, as
     /// its descriptors are closed before its end can be reaped.
-    fn look_after_service(&mut self) {
-        if let (Body::Service(pid, _), None, None) = (&self.body, &self.stdout, self.status) {
-            if !sys::is_ending(*pid) {
-                self.status = Some(Status::Code(0));
-            }
+    fn look_after_socket(&mut self) {
+        let in_order = match &self.body {
+            Body::Process(_) => false,
+            Body::Service(pid, _) => !sys::is_ending(*pid),
+            Body::Client(_) => true,
+        };
+        if in_order && self.stdout.is_none() && self.status.is_none() {
+            self.status = Some(Status::Code(0));
         }
     }
 
@@ -231,7 +264,7 @@ impl Command {
         self.write_input(link);
         let out = self.read_output(OutputKind::Stdout, link);
         let err = self.read_output(OutputKind::Stderr, link);
-        self.look_after_service();
+        self.look_after_socket();
         out || err
     }
 
@@ -254,7 +287,7 @@ impl Command {
             self.input.clear();
         }
         if self.input_ended && self.input.is_empty() && self.stdin.take().is_some() {
-            if let Body::Service(_, socket) = &self.body {
+            if let Some(socket) = self.body.socket() {
                 let _ = socket.shutdown(Shutdown::Write);
             }
         }
@@ -291,7 +324,8 @@ impl Command {
             Err(error) if error.kind() == ErrorKind::Interrupted => return true,
             Err(error) if error.kind() == ErrorKind::WouldBlock && self.status.is_none() => {}
             Err(error) => {
-                self.cut_off |= error.kind() == ErrorKind::ConnectionReset;
+                let client = matches!(self.body, Body::Client(_));
+                self.cut_off |= error.kind() == ErrorKind::ConnectionReset && !client;
                 *output = None;
             }
         }

@@ -7,6 +7,8 @@ pub(crate) struct Options {
     pub(crate) keep_initramfs: bool,
     /// `berth.disk=DEVICE`: an ext4 disk to mount at `/data`.
     pub(crate) data_disk: Option<String>,
+    /// `berth.database=on`: programs can connect to their user's database.
+    pub(crate) database: bool,
     /// `berth.hostname=NAME`.
     pub(crate) hostname: Option<String>,
     /// `berth.writer=MEBIBYTES[,PAGES_PER_SECOND]`: serve nobody, be that load.
@@ -22,6 +24,7 @@ impl Options {
             match word.split_once('=') {
                 Some(("berth.root", value)) => options.keep_initramfs = value == "none",
                 Some(("berth.disk", value)) => options.data_disk = given(value),
+                Some(("berth.database", value)) => options.database = value == "on",
                 Some(("berth.hostname", value)) => options.hostname = given(value),
                 Some(("berth.writer", value)) => options.writer = load(value),
                 _ => {}
@@ -57,13 +60,14 @@ mod tests {
     #[test]
     fn settings_are_found_among_words_for_others() {
         let options = Options::parse(
-            "console=hvc0 berth.disk=/dev/vdb quiet berth.hostname=lpar1 berth.root=none x=berth.y\n",
+            "console=hvc0 berth.disk=/dev/vdb berth.database=on quiet berth.hostname=lpar1 berth.root=none x=berth.y\n",
         );
         assert_eq!(
             options,
             Options {
                 keep_initramfs: true,
                 data_disk: Some("/dev/vdb".to_owned()),
+                database: true,
                 hostname: Some("lpar1".to_owned()),
                 writer: None,
             }

@@ -118,6 +118,11 @@ impl Link {
         self.out.len() - self.sent
     }
 
+    /// Whether there is a host.
+    pub(crate) fn is_up(&self) -> bool {
+        self.up
+    }
+
     /// Whether commands may add their output.
     pub(crate) fn has_room(&self) -> bool {
         self.up && self.waiting() < OUTPUT_FULL

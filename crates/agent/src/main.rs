@@ -9,7 +9,8 @@
 //! In a machine of a pool, a [`service`] is a transaction program that waits
 //! for conversations, each of which is a [`command::Command`] too; [`renew`]
 //! makes the machine differ from the one it was made from; [`metadata`] passes
-//! on what programs ask about their user, which only the host knows.
+//! on what programs ask about their user, which only the host knows, and
+//! [`database`] their connections to that user's database.
 //!
 //! [`self_check`], [`writer`], [`storage_key`] and [`activate`] are other programs
 //! in the same file, known by their names. The only module that calls the kernel
@@ -24,6 +25,7 @@ mod activate;
 mod boot;
 mod command;
 mod command_line;
+mod database;
 mod link;
 mod log;
 mod metadata;
@@ -74,17 +76,17 @@ fn start() -> i32 {
     if std::process::id() != 1 {
         return serve_standard_input();
     }
-    match boot::bring_up() {
+    let database = match boot::bring_up() {
         Ok(Options { writer: Some((mebibytes, rate)), .. }) => {
             writer::be_the_guest(mebibytes, rate)
         }
-        Ok(_) => {}
+        Ok(options) => options.database,
         Err(error) => {
             log::error(&format!("the guest cannot start: {error}"));
             power::off();
         }
-    }
-    match Server::for_guest() {
+    };
+    match Server::for_guest(database) {
         Ok(mut server) => match server.run() {
             End::Restart => power::shut_down(power::restart),
             End::PowerOff | End::HostGone => power::shut_down(power::off),

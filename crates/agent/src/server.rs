@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use agent_protocol::{
-    Conversation, MAX_COMMANDS, Message, Ready, Renewal, ServiceRequest, StreamId, Tpn, VERSION,
+    Conversation, MAX_COMMANDS, MAX_CONNECTIONS, Message, Ready, Renewal, ServiceRequest, StreamId,
+    Tpn, VERSION,
 };
 
 use crate::command::Command;
+use crate::database::{self, Database};
 use crate::link::{Change, Link, Place};
 use crate::metadata::Metadata;
 use crate::service::Service;
@@ -52,24 +54,36 @@ pub(crate) struct Server {
     metadata_due: bool,
     /// Of a machine that was renewed.
     identity: Option<renew::Identity>,
+    database: Database,
+    /// Whether somebody may have connected to it.
+    database_due: bool,
     directory: PathBuf,
     shell: Option<Shell>,
     end: Option<End>,
 }
 
 impl Server {
-    /// For process 1 of a guest.
-    pub(crate) fn for_guest() -> io::Result<Self> {
+    /// For process 1 of a guest, whose user has a database if `database`.
+    pub(crate) fn for_guest(database: bool) -> io::Result<Self> {
         // The last three are what the guest's own halt, poweroff and reboot
         // send to process 1.
         let signals = [SIGCHLD, SIGUSR1, SIGUSR2, SIGTERM, SIGPIPE];
-        Self::new(Place::Port, &signals, DIRECTORY.into(), Some(Shell::new()))
+        let mut server = Self::new(Place::Port, &signals, DIRECTORY.into(), Some(Shell::new()))?;
+        if database {
+            if let Err(error) = server.database.open(database::DIRECTORY.as_ref(), true) {
+                log::error(&format!("programs cannot connect to their database: {error}"));
+            }
+        }
+        Ok(server)
     }
 
     /// For any other process, at its standard input.
     pub(crate) fn for_standard_input() -> io::Result<Self> {
         let directory = std::env::var_os(DIRECTORY_VARIABLE).unwrap_or(DIRECTORY.into());
-        Self::new(Place::StandardInput, &[SIGCHLD, SIGPIPE], directory.into(), None)
+        let signals = [SIGCHLD, SIGPIPE];
+        let mut server = Self::new(Place::StandardInput, &signals, directory.into(), None)?;
+        server.database.open(&server.directory.join("postgresql"), false)?;
+        Ok(server)
     }
 
     fn new(
@@ -86,6 +100,8 @@ impl Server {
             metadata: Metadata::default(),
             metadata_due: false,
             identity: None,
+            database: Database::default(),
+            database_due: false,
             directory,
             shell,
             end: None,
@@ -136,11 +152,15 @@ impl Server {
         fds.extend(self.services.values().map(Service::poll_fd));
         let metadata = fds.len();
         self.metadata.poll_fds(&mut fds);
+        let database = fds.len();
+        self.database.poll_fds(&mut fds);
         let timeout = if more { Some(Duration::ZERO) } else { self.time_to_wait() };
         if let Err(error) = sys::wait_any(&mut fds, timeout) {
             log::error(&format!("waiting for events: {error}"));
         }
-        self.metadata_due = fds[metadata..].iter().any(|fd| fd.found != 0);
+        let due = |fds: &[PollFd]| fds.iter().any(|fd| fd.found != 0);
+        self.metadata_due = due(&fds[metadata..database]);
+        self.database_due = due(&fds[database..]);
         if link.is_some() && fds[1].found & (POLLIN | POLLHUP | POLLERR) != 0 {
             self.hear();
         }
@@ -244,6 +264,24 @@ impl Server {
         }
     }
 
+    /// Joins programs that have connected to their database to streams of their own.
+    /// One too many, or one for which there is no host, finds its connection closed.
+    fn take_connections(&mut self) {
+        while let Some((stream, socket)) = self.database.accept() {
+            let clients = self.commands.values().filter(|command| command.is_client()).count();
+            if clients >= MAX_CONNECTIONS || self.admit(stream).is_err() || !self.link.is_up() {
+                continue;
+            }
+            match Command::of_client(stream, socket) {
+                Ok(command) => {
+                    self.commands.insert(stream, command);
+                    self.link.say(stream, &Message::Connect);
+                }
+                Err(error) => log::error(&format!("a program's connection: {error}")),
+            }
+        }
+    }
+
     fn start_service(&mut self, stream: StreamId, request: &ServiceRequest) {
         self.be_of_a_pool();
         let started = self.admit(stream).and_then(|()| {
@@ -313,7 +351,7 @@ impl Server {
                 continue;
             }
             // A service's end is that of its conversations as well.
-            let commands = self.commands.values_mut().filter(|command| command.pid() == pid);
+            let commands = self.commands.values_mut().filter(|command| command.pid() == Some(pid));
             commands.for_each(|command| command.ended(status));
             self.services.retain(|_, service| service.pid() != pid);
         }
@@ -330,6 +368,9 @@ impl Server {
         }
         if self.metadata.expire() || self.metadata_due {
             self.metadata.turn(&mut self.link);
+        }
+        if self.database_due {
+            self.take_connections();
         }
         for command in self.commands.values_mut() {
             more |= command.turn(&mut self.link);

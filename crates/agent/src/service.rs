@@ -68,7 +68,7 @@ impl Service {
             OwnedFd::from(listener),
             &variables,
         )?;
-        let pid = command.pid();
+        let pid = command.pid().ok_or("the service has no process")?;
         let service = Self { stream, pid, path, notify, notify_path, ready: false };
         Ok((service, command))
     }

@@ -9,8 +9,8 @@ use std::os::fd::FromRawFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
 use agent_protocol::{
-    Conversation, ExecRequest, MAX_METADATA_REQUESTS, Message, Renewal, ServiceRequest, Status,
-    StreamId, Tpn,
+    Conversation, ExecRequest, FIRST_GUEST_STREAM, MAX_CONNECTIONS, MAX_METADATA_REQUESTS, Message,
+    Renewal, ServiceRequest, Status, StreamId, Tpn,
 };
 use support::{Agent, exited};
 
@@ -288,4 +288,48 @@ fn a_process_that_is_not_the_first_renews_nothing() {
     );
     assert!(matches!(agent.next(), (0, Message::RenewFailed(_))));
     assert_eq!(std::fs::read("/proc/sys/kernel/hostname").unwrap(), before);
+}
+
+fn connect(agent: &Agent) -> UnixStream {
+    UnixStream::connect(agent.directory.join("postgresql/.s.PGSQL.5432")).unwrap()
+}
+
+#[test]
+fn programs_that_connect_to_their_database_have_streams_of_their_own() {
+    let mut agent = Agent::start();
+    let mut client = connect(&agent);
+    client.write_all(b"hello").unwrap();
+    let (first, message) = agent.next();
+    assert_eq!((first, message), (FIRST_GUEST_STREAM, Message::Connect));
+    assert_eq!(agent.next(), (first, Message::Stdout(b"hello".to_vec())));
+    agent.say(first, &Message::Stdin(b"you".to_vec()));
+    let mut heard = [0; 3];
+    client.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"you");
+
+    let mut second = connect(&agent);
+    assert_eq!(agent.next(), (FIRST_GUEST_STREAM + 1, Message::Connect));
+    // The host closes one, the program the other.
+    agent.say(FIRST_GUEST_STREAM + 1, &Message::Close);
+    assert_eq!(second.read(&mut heard).unwrap(), 0);
+    let (_, _, last) = agent.finish(FIRST_GUEST_STREAM + 1);
+    assert!(matches!(last, Message::Exited(_)));
+    agent.say(first, &Message::StdinEnd);
+    assert_eq!(client.read(&mut heard).unwrap(), 0);
+    drop(client);
+    assert_eq!(agent.finish(first).2, exited(0));
+}
+
+#[test]
+fn a_program_with_too_many_connections_finds_them_closed() {
+    let mut agent = Agent::start();
+    let clients: Vec<_> = (0..=MAX_CONNECTIONS).map(|_| connect(&agent)).collect();
+    for number in 0..MAX_CONNECTIONS {
+        let stream = FIRST_GUEST_STREAM + u32::try_from(number).unwrap();
+        assert_eq!(agent.next(), (stream, Message::Connect));
+    }
+    assert_eq!((&clients[MAX_CONNECTIONS]).read(&mut [0]).unwrap(), 0);
+    drop(clients);
+    let ended = (0..MAX_CONNECTIONS).map(|_| agent.next().1);
+    assert!(ended.into_iter().all(|last| last == exited(0)));
 }

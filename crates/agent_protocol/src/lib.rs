@@ -4,7 +4,8 @@
 //! header of nine bytes and a payload of at most [`MAX_PAYLOAD`] bytes. Every
 //! frame belongs to a stream; stream 0 is the connection itself, every other
 //! number is one command, service or conversation, chosen by the host and used
-//! once until its `Exited` or `Failed`.
+//! once until its `Exited` or `Failed`. Numbers from [`FIRST_GUEST_STREAM`] on are
+//! connections to the user's database, chosen by the guest in the same way.
 //!
 //! Three types do the work, none of them knows a socket, a thread or a clock:
 //!
@@ -24,7 +25,8 @@
 //! A machine of a pool is driven by `StartService` (initialise a transaction
 //! program beforehand), `Renew` (a machine made from another's state becomes
 //! itself) and `Converse` (join a user to a transaction program); what a
-//! program in it asks about its user comes as `MetadataRequest`.
+//! program in it asks about its user comes as `MetadataRequest`, and a connection
+//! to its user's database as `Connect`.
 
 mod decoder;
 mod message;
@@ -62,8 +64,18 @@ pub const DATA_CHUNK: usize = 16 * 1024;
 /// `Failed`.
 pub const MAX_COMMANDS: usize = 64;
 
+/// First number of the streams that the guest begins, by `Connect`.
+pub const FIRST_GUEST_STREAM: StreamId = 1 << 31;
+
+/// Streams of a guest's own at the same time; one more is closed at once.
+pub const MAX_CONNECTIONS: usize = 32;
+
+/// Where programs of the guest connect to their user's database: the port, also in
+/// the name of the Unix socket.
+pub const DATABASE_PORT: u16 = 5432;
+
 /// Version of this protocol, said in `Ready`.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Name of the virtio port that carries the protocol.
 pub const PORT_NAME: &str = "berth.agent";

@@ -2,7 +2,7 @@
 
 use crate::payload::{self, ExecRequest, Reader, Ready};
 use crate::pool::{self, Conversation, Renewal, ServiceRequest};
-use crate::{HEADER_LEN, MAX_PAYLOAD, ProtocolError};
+use crate::{FIRST_GUEST_STREAM, HEADER_LEN, MAX_PAYLOAD, ProtocolError};
 
 /// Number of a stream: 0 is the connection, all others are commands.
 pub type StreamId = u32;
@@ -106,9 +106,14 @@ pub enum Message {
         /// most [`MAX_METADATA_PATH`](crate::MAX_METADATA_PATH) bytes.
         path: String,
     },
+    /// Guest, on a new stream of the guest's own: a program has connected to the
+    /// user's database. From then on the stream is like a conversation's: `Stdout`
+    /// is what the program sends, `Stdin` what it gets, `StdinEnd` that it gets no
+    /// more, `Exited` that it has closed, `Close` that it must.
+    Connect,
 }
 
-/// The kind bytes of version 2. Host's below 0x40, guest's from 0x80, both
+/// The kind bytes of version 3. Host's below 0x40, guest's from 0x80, both
 /// sides' between.
 mod kind {
     pub(super) const EXEC: u8 = 0x01;
@@ -134,6 +139,7 @@ mod kind {
     pub(super) const RENEWED: u8 = 0x88;
     pub(super) const RENEW_FAILED: u8 = 0x89;
     pub(super) const METADATA_REQUEST: u8 = 0x8a;
+    pub(super) const CONNECT: u8 = 0x8b;
 }
 
 /// Whether a kind byte belongs to this version: checked on the header alone,
@@ -141,7 +147,7 @@ mod kind {
 pub(crate) fn known_kind(byte: u8) -> bool {
     matches!(
         byte,
-        kind::EXEC..=kind::METADATA_REPLY | kind::CREDIT | kind::READY..=kind::METADATA_REQUEST
+        kind::EXEC..=kind::METADATA_REPLY | kind::CREDIT | kind::READY..=kind::CONNECT
     )
 }
 
@@ -213,6 +219,7 @@ impl Message {
             kind::RENEWED => Self::Renewed,
             kind::RENEW_FAILED => Self::RenewFailed(reader.named("RenewFailed").rest_text()?),
             kind::METADATA_REQUEST => pool::read_metadata_request(&mut reader)?,
+            kind::CONNECT => Self::Connect,
             _ => return Err(ProtocolError::UnknownKind { kind }),
         };
         reader.end(message.name())?;
@@ -256,6 +263,7 @@ impl Message {
             Self::Renewed => "Renewed",
             Self::RenewFailed(_) => "RenewFailed",
             Self::MetadataRequest { .. } => "MetadataRequest",
+            Self::Connect => "Connect",
         }
     }
 
@@ -276,7 +284,8 @@ impl Message {
     }
 
     fn check_stream(&self, stream: StreamId) -> Result<(), ProtocolError> {
-        if self.is_of_connection() == (stream == 0) {
+        let own = !matches!(self, Self::Connect) || stream >= FIRST_GUEST_STREAM;
+        if own && self.is_of_connection() == (stream == 0) {
             Ok(())
         } else {
             Err(ProtocolError::WrongStream { kind: self.name(), stream })
@@ -308,6 +317,7 @@ impl Message {
             Self::Renewed => kind::RENEWED,
             Self::RenewFailed(_) => kind::RENEW_FAILED,
             Self::MetadataRequest { .. } => kind::METADATA_REQUEST,
+            Self::Connect => kind::CONNECT,
         }
     }
 
@@ -336,7 +346,8 @@ impl Message {
             | Self::Shutdown
             | Self::ServiceReady
             | Self::Accepted
-            | Self::Renewed => {}
+            | Self::Renewed
+            | Self::Connect => {}
         }
     }
 }

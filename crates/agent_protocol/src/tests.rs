@@ -35,7 +35,7 @@ impl Random {
     }
 
     fn message(&mut self) -> (StreamId, Message) {
-        let message = match self.below(23) {
+        let message = match self.below(24) {
             0 => Message::Exec(ExecRequest {
                 argv: (0..=self.below(5)).map(|_| self.string()).collect(),
                 env: (0..self.below(3)).map(|_| (self.string(), self.string())).collect(),
@@ -76,6 +76,7 @@ impl Random {
             19 => Message::Accepted,
             20 => Message::Renewed,
             21 => Message::RenewFailed("no clock".to_owned()),
+            22 => Message::Connect,
             _ => Message::MetadataRequest {
                 id: self.next() as u32,
                 path: "/v1/token?audience=a%20b".to_owned(),
@@ -92,7 +93,8 @@ impl Random {
                 | Message::MetadataRequest { .. }
                 | Message::MetadataReply { .. }
         );
-        (if connection { 0 } else { 1 + self.below(1000) as u32 }, message)
+        let first = if message == Message::Connect { FIRST_GUEST_STREAM } else { 1 };
+        (if connection { 0 } else { first + self.below(1000) as u32 }, message)
     }
 }
 

@@ -102,6 +102,14 @@ pub(crate) enum Command {
     /// files are open.
     #[command(subcommand)]
     Files(FilesCommand),
+    /// Say who is which role of which database
+    ///
+    /// Programs in machines of pools with `database = true` connect to `database`, or
+    /// to the usual socket, without a password, and are the role that their machine's
+    /// user has here. A change counts at once: connections that it does not give any
+    /// more end.
+    #[command(subcommand)]
+    Database(DatabaseCommand),
     /// Make a partition while the host runs
     ///
     /// It lives in the smallest gap that is large enough, or where --origin
@@ -235,6 +243,9 @@ pub(crate) enum Command {
     /// What has the users' files; started by the host
     #[command(hide = true)]
     FileManager,
+    /// What connects to the users' databases; started by the host
+    #[command(hide = true)]
+    DatabaseManager,
 }
 
 const UP_EXAMPLES: &str = "\
@@ -287,6 +298,74 @@ pub(crate) enum UserCommand {
         #[arg(long, value_name = "FILE")]
         users: Option<PathBuf>,
     },
+}
+
+/// The server that connections are measured with.
+#[derive(Debug, Args)]
+pub(crate) struct DatabaseBench {
+    /// As in [database] of a host file
+    #[arg(long, value_name = "SERVER")]
+    pub(crate) server: String,
+    /// The database
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: String,
+    /// The role, which can log in and become no other
+    #[arg(long, value_name = "NAME")]
+    pub(crate) role: String,
+    /// File of passwords, as in [database]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) credentials: Option<PathBuf>,
+    /// Certificates that vouch for the server, as in [database]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authority: Option<PathBuf>,
+    /// How often; 20 connections one after another in each
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+}
+
+/// What can be done with users' databases.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DatabaseCommand {
+    /// Show who is what, and within which limits
+    #[command(after_help = "Examples:\n  berth database list\n  berth database list --json")]
+    List,
+    /// Give a user or a group a login, in the place of the one it had
+    ///
+    /// A user has his own, or else that of the first of his groups, by name, that has
+    /// one. The role must be one that can log in and become no other.
+    #[command(
+        after_help = "Examples:\n  berth database grant user:alice --database mail --role alice\n  berth database grant group:staff --database reports --role reader --connections 4 --idle 600"
+    )]
+    Grant(DatabaseGrant),
+    /// Take a login back; connections by it end
+    #[command(after_help = "Example:\n  berth database revoke user:alice")]
+    Revoke {
+        /// user:ID or group:NAME
+        #[arg(value_name = "WHO")]
+        from: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DatabaseGrant {
+    /// user:ID or group:NAME
+    #[arg(value_name = "WHO")]
+    pub(crate) to: String,
+    /// The database
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: String,
+    /// The role
+    #[arg(long, value_name = "NAME")]
+    pub(crate) role: String,
+    /// Connections of each user at once, in all machines together [default: 16]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) connections: Option<u16>,
+    /// Seconds for which nothing may be said in a connection [default: no bound]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) idle: Option<u32>,
+    /// Seconds that a connection may last [default: as long as the conversation]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) lifetime: Option<u32>,
 }
 
 /// What can be done with users' files.
@@ -709,6 +788,14 @@ pub(crate) enum BenchCommand {
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
         seconds: u32,
     },
+    /// Connections to a user's database beside the server's own
+    ///
+    /// Starts a host of its own with one machine, whose user is the role at a server
+    /// that is there already. docs/benchmarks.md says what each row means.
+    #[command(
+        after_help = "Example:\n  berth bench database --server /run/postgresql --database mail --role alice --credentials passwords"
+    )]
+    Database(DatabaseBench),
     /// The same guest programs in Berth and in QEMU
     ///
     /// Needs qemu-system-riscv64 for the reference (Debian: qemu-system-misc).

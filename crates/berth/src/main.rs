@@ -2,7 +2,8 @@
 //!
 //! `args` is what clap reads; every other module is a command or a few, each
 //! an ordinary client of the host ([`host::client`]), but for `up`, which is
-//! the host, and `worker`, `keeper` and `file-manager`, which the host starts.
+//! the host, and `worker`, `keeper`, `file-manager` and `database-manager`, which the
+//! host starts.
 
 mod allocate;
 mod api;
@@ -12,6 +13,7 @@ mod bench;
 mod browser;
 mod commands;
 mod console;
+mod database;
 mod demo;
 mod doctor;
 mod exec;
@@ -92,6 +94,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             say_what_happens(false);
             return Ok(host::files::main());
         }
+        Command::DatabaseManager => {
+            say_what_happens(false);
+            return Ok(host::database::main());
+        }
         Command::Up(args) => up::up(global, &args)?,
         Command::Down => up::down(global)?,
         Command::Status => commands::status(global)?,
@@ -99,6 +105,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Top => top::top(global)?,
         Command::Pool(command) => pool::pool(global, &command)?,
         Command::Files(command) => files::files(global, &command)?,
+        Command::Database(command) => database::database(global, &command)?,
         Command::Open { role } => api::open(global, role)?,
         Command::Api(command) => api::api(global, &command)?,
         Command::User(command) => user::user(global, &command)?,

@@ -300,11 +300,12 @@ fn guest_example_programs_do_what_they_say() {
     let found: Value = serde_json::from_str(&hold(None, "")).unwrap();
     assert_eq!((&found["bytes"], &found["words"]), (&json!(0), &json!(0)));
 
-    let mail = Some(&["sh", "-c", MAIL][..]);
-    assert_eq!(hold(mail, "send one\nsend two\nlist\n"), "kept as 0\nkept as 1\n2 messages\n");
+    let database = "BERTH_DATABASE=sqlite:////tmp/mail.sqlite";
+    let mail = Some(&["env", database, "python3", "-c", MAIL][..]);
+    assert_eq!(hold(mail, "send one\nsend two\nlist\n"), "kept as 1\nkept as 2\n2 messages\n");
     assert_eq!(hold(mail, "read\nlist\n"), "one\ntwo\n0 messages\n");
 
-    let backup = Some(&["sh", "-c", BACKUP][..]);
+    let backup = Some(&["env", "BACKUPS=/tmp/backups", "sh", "-c", BACKUP][..]);
     let data = "line\n".repeat(50_000);
     let kept = hold(backup, &format!("backup it 250000\n{data}backup no 0\n"));
     assert_eq!(kept, "250000 bytes kept as it\n0 bytes kept as no\n");

@@ -270,13 +270,24 @@ fn guest_example_of_fifteen_machines_and_three_programs_works() {
     all_free(&host);
     assert_eq!(members(&host).len(), 15);
     let (code, text) = allocate(&host, "serve/mail", "alice", "send hello\nlist\nread\n");
-    assert_eq!((code, text.as_str()), (0, "kept as 0\n1 messages\nhello\n"));
+    assert_eq!((code, text.as_str()), (0, "kept as 1\n1 messages\nhello\n"));
     let (code, text) = allocate(&host, "serve/stats", "alice", "one two\nthree\n");
     let stats: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((code, &stats["words"], &stats["lines"]), (0, &3.into(), &2.into()), "{text}");
     let (code, text) =
         allocate(&host, "serve/backup", "alice", "backup file 5\nhellorestore file\n");
     assert!(code == 0 && text.contains("hello"), "{code} {text}");
+    // Another machine has what the first one kept, and nobody else does.
+    assert_eq!(allocate(&host, "serve/mail", "alice", "send later\n").0, 0);
+    let (_, text) = allocate(&host, "serve/mail", "alice", "read\n");
+    assert_eq!(text, "later\n");
+    assert_eq!(allocate(&host, "serve/backup", "alice", "restore file\n").1, "hello");
+    let user = host.path("pw");
+    std::fs::write(&user, "ASECRETWORD\n").unwrap();
+    let add = ["user", "add", "bob", "--group", "staff", "--password-file", user.to_str().unwrap()];
+    assert!(host.run(&add).status.success());
+    assert_eq!(allocate(&host, "serve/mail", "bob", "list\n").1, "0 messages\n");
+    assert_ne!(allocate(&host, "serve/backup", "bob", "restore file\n").0, 0);
 }
 
 #[test]

@@ -35,8 +35,9 @@ pub use access::{
 };
 pub use client::{Client, OnReply, Sender};
 pub use fuse::{MAX_DATA, MAX_REPLY, MAX_REQUEST, REPLY_HEADER, REQUEST_HEADER};
+pub use identity::Subject;
 pub use manager::{FileManager, ManagerError};
-pub use names::{MAX_DEPTH, MAX_FILE_NAME, SpaceName, SpacePath, Subject};
+pub use names::{MAX_DEPTH, MAX_FILE_NAME, SpaceName, SpacePath};
 pub use service::{BeginError, Service};
 pub use session::Session;
 pub use space::Usage;

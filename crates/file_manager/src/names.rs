@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use service_pool::{Group, NameError, UserId};
+use service_pool::{NameError, UserId};
 
 /// Longest name of a file, in bytes, as on the host.
 pub const MAX_FILE_NAME: usize = 255;
@@ -97,51 +97,6 @@ pub(crate) fn is_file_name(name: &[u8]) -> bool {
         && !name.iter().any(|byte| matches!(byte, 0 | b'/'))
 }
 
-/// To whom something is granted; as text `user:ID` or `group:NAME`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subject {
-    /// One user.
-    User(UserId),
-    /// Every user of a group.
-    Group(Group),
-}
-
-impl Subject {
-    /// Whether `user`, who is of `groups`, is meant.
-    #[must_use]
-    pub fn covers(&self, user: &UserId, groups: &[Group]) -> bool {
-        match self {
-            Self::User(id) => id == user,
-            Self::Group(group) => groups.contains(group),
-        }
-    }
-}
-
-impl FromStr for Subject {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        match text.split_once(':') {
-            Some(("user", id)) => UserId::new(id).map(Self::User),
-            Some(("group", name)) => Group::new(name).map(Self::Group),
-            _ => Err(NameError {
-                text: text.chars().take(80).collect(),
-                kind: "a user or group",
-                form: "user:ID or group:NAME",
-            }),
-        }
-    }
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::User(id) => write!(f, "user:{id}"),
-            Self::Group(name) => write!(f, "group:{name}"),
-        }
-    }
-}
-
 /// Names in JSON: as text, checked on reading.
 macro_rules! serde_as_text {
     ($($name:ty),*) => {$(
@@ -159,7 +114,7 @@ macro_rules! serde_as_text {
         }
     )*};
 }
-serde_as_text!(SpaceName, SpacePath, Subject);
+serde_as_text!(SpaceName, SpacePath);
 
 #[cfg(test)]
 mod tests {
@@ -178,14 +133,8 @@ mod tests {
     }
 
     #[test]
-    fn spaces_and_subjects_have_their_forms() {
+    fn spaces_have_their_form() {
         assert!("../x".parse::<SpaceName>().is_err());
         assert_eq!("team".parse::<SpaceName>().unwrap().to_string(), "team");
-        for good in ["user:alice", "group:staff"] {
-            assert_eq!(good.parse::<Subject>().unwrap().to_string(), good);
-        }
-        for bad in ["alice", "user:", "owner:alice", "group:a/b"] {
-            assert!(bad.parse::<Subject>().is_err(), "{bad:?}");
-        }
     }
 }

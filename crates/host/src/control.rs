@@ -9,6 +9,7 @@
 
 use std::io::{self, Read, Write};
 
+use database_manager::Login;
 use file_manager::{SpaceName, SpacePath, Subject};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -131,6 +132,11 @@ pub enum Request {
         /// What of it.
         request: FilesRequest,
     },
+    /// See and change who is which role of which database.
+    Database {
+        /// What of it.
+        request: DatabaseRequest,
+    },
     /// A link that lets a browser on this host in: answers [`Reply::Link`].
     OpenConsole {
         /// What it may do.
@@ -138,6 +144,36 @@ pub enum Request {
     },
     /// End every partition, then the host.
     Down,
+}
+
+/// What an operator wants with users' databases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "wish", rename_all = "snake_case", deny_unknown_fields)]
+pub enum DatabaseRequest {
+    /// Show who is what: answers [`Reply::Databases`].
+    List,
+    /// Give a login, in the place of what the subject had.
+    Grant {
+        /// To whom.
+        to: Subject,
+        /// As which role of which database.
+        login: Login,
+    },
+    /// Take it back.
+    Revoke {
+        /// From whom.
+        from: Subject,
+    },
+}
+
+/// Who is which role of which database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseLogin {
+    /// Who.
+    pub of: Subject,
+    /// What.
+    #[serde(flatten)]
+    pub login: Login,
 }
 
 /// What an operator wants with users' file spaces.
@@ -352,6 +388,13 @@ pub enum Reply {
     Files {
         /// By name.
         spaces: Vec<FileSpace>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// Who is which role of which database.
+    Databases {
+        /// Users first, by name.
+        logins: Vec<DatabaseLogin>,
         /// Whether there are more.
         more: bool,
     },

@@ -88,7 +88,7 @@ pub fn main() -> ExitCode {
     let Ok(Some((Ask::Serve { directory, table, quota }, fds))) = host.receive::<Ask>() else {
         return failed("only the host starts the file manager; use `berth up`");
     };
-    allow_open_files();
+    allow_open_files(OPEN_FILES);
     let service = match FileManager::open(&directory, &table, quota) {
         Ok(manager) => Arc::new(Service::new(Arc::new(manager))),
         Err(error) => {
@@ -116,15 +116,15 @@ fn failed(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Every file that a guest has open is one of this process.
-fn allow_open_files() {
+/// Every file, or connection, that a guest has open is one of this process.
+pub(crate) fn allow_open_files(most: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if maximum.is_some_and(|most| most < OPEN_FILES) {
+    if maximum.is_some_and(|maximum| maximum < most) {
         let what = "guests may have more files open than this process; raise its hard limit";
-        tracing::warn!(limit = maximum, wanted = OPEN_FILES, what);
+        tracing::warn!(limit = maximum, wanted = most, what);
     }
-    let wanted = maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    let wanted = maximum.map_or(most, |maximum| maximum.min(most));
     if current.is_some_and(|current| current < wanted) {
         let limit = Rlimit { current: Some(wanted), maximum };
         if let Err(error) = setrlimit(Resource::Nofile, limit) {

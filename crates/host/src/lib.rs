@@ -20,6 +20,7 @@
 pub mod client;
 pub mod control;
 mod daemon;
+pub mod database;
 pub mod files;
 pub mod host_file;
 mod journal;

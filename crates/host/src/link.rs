@@ -114,6 +114,9 @@ pub(crate) enum Order {
     /// The guest's files are those of another session from now on. With a socket to
     /// the file manager.
     Files,
+    /// The guest's database is that of another session from now on. With a socket
+    /// to the database manager.
+    Database,
     /// Let a parked copy go on.
     Wake,
     /// Make a copy what it was and park it: answers [`Report::Parked`] or

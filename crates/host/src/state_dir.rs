@@ -12,6 +12,8 @@
 //! storage.log          what the keeper said last
 //! workers/NAME.sock    the worker of partition NAME
 //! workers/NAME.log     what that worker said last
+//! logins.json          who is which role of which database (mode 0600)
+//! database.log         what the database manager said last
 //! disks/NAME.overlay   what the guest wrote to its data disk
 //! ```
 
@@ -217,6 +219,18 @@ impl StateDir {
     #[must_use]
     pub fn files_log(&self) -> PathBuf {
         self.0.join("files.log")
+    }
+
+    /// Who is which role of which database.
+    #[must_use]
+    pub fn login_table(&self) -> PathBuf {
+        self.0.join("logins.json")
+    }
+
+    /// What the database manager said last.
+    #[must_use]
+    pub fn database_log(&self) -> PathBuf {
+        self.0.join("database.log")
     }
 
     /// Partitions that have a worker's socket, alive or left over.

@@ -77,6 +77,35 @@ pub enum Record {
         #[serde(default)]
         omitted: u64,
     },
+    /// A machine's programs were connected to databases, or tried to be.
+    Database {
+        /// The machine's primary id.
+        #[serde(with = "text")]
+        machine: MemberId,
+        /// The alternate user id.
+        #[serde(with = "text")]
+        user: UserId,
+        /// The conversation.
+        #[serde(with = "text")]
+        conversation: ConversationId,
+        /// As whom to what.
+        logins: Vec<DatabaseLogin>,
+        /// Connections that were refused.
+        refused: u64,
+        /// When the last of them was over.
+        at: u64,
+    },
+}
+
+/// Connections as a role of a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseLogin {
+    /// The database.
+    pub database: String,
+    /// The role.
+    pub role: String,
+    /// How many there were.
+    pub connections: u64,
 }
 
 /// Most characters of what somebody who is turned away says.
@@ -309,6 +338,22 @@ mod tests {
         assert_eq!(read(&line), [Entry::Record(record)]);
     }
 
+    fn database() -> Record {
+        let login = |name: &str| DatabaseLogin {
+            database: name.to_owned(),
+            role: name.to_owned(),
+            connections: 2,
+        };
+        Record::Database {
+            machine: "serve-03".parse().unwrap(),
+            user: "alice".parse().unwrap(),
+            conversation: "1.1".parse().unwrap(),
+            logins: vec![login("mail")],
+            refused: 1,
+            at: 9,
+        }
+    }
+
     fn read(bytes: &[u8]) -> Vec<Entry> {
         AuditReader::new(bytes).map(Result::unwrap).collect()
     }
@@ -322,6 +367,10 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&refused()).unwrap(),
             r#"{"record":"refused","user":"bob","conversation":"1.2","tpn":"MAIL","pool":"serve","at":9,"why":"not-authorised"}"#
+        );
+        assert_eq!(
+            serde_json::to_string(&database()).unwrap(),
+            r#"{"record":"database","machine":"serve-03","user":"alice","conversation":"1.1","logins":[{"database":"mail","role":"mail","connections":2}],"refused":1,"at":9}"#
         );
     }
 

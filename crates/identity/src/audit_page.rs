@@ -116,7 +116,9 @@ mod tests {
     fn time(record: &Record) -> u64 {
         match record {
             Record::Worn { to, .. } => *to,
-            Record::Refused { at, .. } | Record::TurnedAway { at, .. } => *at,
+            Record::Refused { at, .. }
+            | Record::TurnedAway { at, .. }
+            | Record::Database { at, .. } => *at,
         }
     }
 

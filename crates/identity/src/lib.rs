@@ -3,7 +3,8 @@
 //! [`Users`] are the users of a host with their groups and password hashes. A
 //! [`Signer`] makes short-lived tokens that say whose id a machine wears; a
 //! [`Verifier`] checks such tokens, and those that users present instead of a
-//! password. [`ApiTokens`] and [`ApiClients`] say who may use the operator's interface. The
+//! password. A [`Subject`] is whom managers grant something to. [`ApiTokens`] and
+//! [`ApiClients`] say who may use the operator's interface. The
 //! [`AuditLog`] keeps who wore which machine from when to when.
 //!
 //! Parsing and checking are pure; each type says which of its functions touch
@@ -15,6 +16,7 @@ mod audit;
 mod audit_page;
 mod files;
 mod random;
+mod subject;
 mod text;
 mod token;
 mod users;
@@ -25,11 +27,13 @@ pub use api_tokens::{
     NotGood, Role,
 };
 pub use audit::{
-    AuditError, AuditLog, AuditReader, Entry, Flush, MAX_CLAIM, MAX_LINE, PoolText, Record,
+    AuditError, AuditLog, AuditReader, DatabaseLogin, Entry, Flush, MAX_CLAIM, MAX_LINE, PoolText,
+    Record,
 };
 pub use audit_page::{AuditPage, audit_page};
 pub use files::{FileError, read_private, replace_private};
 pub use random::RandomError;
+pub use subject::Subject;
 pub use token::{
     Claims, DEFAULT_LIFETIME, JwksError, MAX_GROUPS, MAX_JWKS, MAX_LIFETIME, MAX_TOKEN, Machine,
     NewToken, SignError, Signer, Verifier, VerifyError,

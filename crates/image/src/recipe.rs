@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
 
-const BUILT_IN: [(&str, &str); 2] = [
+const BUILT_IN: [(&str, &str); 3] = [
     ("minimal", include_str!("../../../recipes/minimal.toml")),
     ("python", include_str!("../../../recipes/python.toml")),
+    ("database", include_str!("../../../recipes/database.toml")),
 ];
 
 /// What goes into an image, as its TOML file says.

@@ -61,14 +61,26 @@ pub struct Settings {
     pub streams: usize,
     /// How long a client may take none of what it is sent.
     pub stall: Duration,
+    /// The keys that verify what this host's machines say of themselves (RFC 7517),
+    /// as JSON: whoever asks gets them.
+    pub jwks: String,
 }
 
 impl Settings {
     /// A station on this socket only.
     #[must_use]
     pub fn local(socket: PathBuf, tokens: PathBuf) -> Self {
-        let (tcp, names, clients, stall) = (None, Vec::new(), None, STALL);
-        Self { socket, tcp, names, tokens, clients, connections: 2048, streams: 1500, stall }
+        Self {
+            socket,
+            tcp: None,
+            names: Vec::new(),
+            tokens,
+            clients: None,
+            connections: 2048,
+            streams: 1500,
+            stall: STALL,
+            jwks: "{\"keys\":[]}".to_owned(),
+        }
     }
 }
 
@@ -107,6 +119,7 @@ pub(crate) struct App {
     pub(crate) names: Vec<String>,
     connections: usize,
     stall: Duration,
+    pub(crate) jwks: axum::body::Bytes,
     /// Where browsers on this host come in, once somebody has asked.
     door: Mutex<Option<SocketAddr>>,
 }
@@ -171,7 +184,7 @@ impl Running {
         station: Arc<Station>,
         operator: Arc<dyn Operator>,
     ) -> Result<Self, StartError> {
-        let Settings { socket, tcp, names, tokens, clients, connections, streams, stall } =
+        let Settings { socket, tcp, names, tokens, clients, connections, streams, stall, jwks } =
             settings;
         let tcp = match tcp {
             None => None,
@@ -199,6 +212,7 @@ impl Running {
             names,
             connections,
             stall,
+            jwks: jwks.into(),
             door: Mutex::default(),
         });
         let entered = runtime.enter();

@@ -170,3 +170,17 @@ fn the_console_is_public_and_runs_nothing_but_itself() {
     }
     assert!(seen > 10, "{paths:?}");
 }
+
+#[test]
+fn everybody_gets_the_keys_that_verify_tokens() {
+    let keys = r#"{"keys":[{"kty":"OKP"}]}"#;
+    let host = Host::with(|settings| settings.jwks = keys.to_owned());
+    for client in [host.loopback(), host.local()] {
+        let answer = client.get("/.well-known/jwks.json");
+        assert_eq!((answer.status, answer.body.as_str()), (200, keys));
+        let head = answer.head.to_lowercase();
+        assert!(head.contains("content-type: application/jwk-set+json"), "{head}");
+        assert!(head.contains("cache-control: public, max-age=300"), "{head}");
+        assert_eq!(client.post("/.well-known/jwks.json", "{}").status, 405);
+    }
+}

@@ -3,13 +3,15 @@
 
 mod api;
 mod cpu;
+mod database;
 mod moves;
 mod pool;
 mod transcript;
 
+use database_manager::{Limits, Login, ServerSpec};
 use serde::Serialize;
 
-use crate::args::{BenchCommand, Global};
+use crate::args::{BenchCommand, DatabaseBench, Global};
 use crate::images::Terminal;
 use crate::{Failure, print, print_json};
 
@@ -24,6 +26,8 @@ pub(crate) enum Failed {
     Cpu(#[from] cpu::CpuBenchError),
     #[error(transparent)]
     Api(#[from] api::ApiBenchError),
+    #[error(transparent)]
+    Database(#[from] database::DatabaseBenchError),
 }
 
 /// Carries out `berth bench`.
@@ -38,6 +42,10 @@ pub(crate) fn bench(global: &Global, command: &BenchCommand) -> Result<(), Failu
             pool::run(*rounds as usize, &note).map_err(Failed::from)?
         }
         BenchCommand::Api { seconds } => api::run(*seconds, &note).map_err(Failed::from)?,
+        BenchCommand::Database(args) => {
+            let (server, login) = database_of(args)?;
+            database::run(&server, &login, args.rounds as usize, &note).map_err(Failed::from)?
+        }
         BenchCommand::Cpu { interpret } => {
             cpu::run(&guest(!interpret)?, &note).map_err(Failed::from)?
         }
@@ -48,6 +56,23 @@ pub(crate) fn bench(global: &Global, command: &BenchCommand) -> Result<(), Failu
         print(&rows.table());
     }
     Ok(())
+}
+
+/// The server, and as whom to connect to it.
+fn database_of(args: &DatabaseBench) -> Result<(ServerSpec, Login), Failure> {
+    fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Failure> {
+        text.parse().map_err(|error: T::Err| Failure::Other(error.to_string()))
+    }
+    let whole = |path: &Option<std::path::PathBuf>| {
+        path.as_ref().map(std::path::absolute).transpose().map_err(Failure::from)
+    };
+    let server = ServerSpec {
+        address: parse(&args.server)?,
+        authority: whole(&args.authority)?,
+        credentials: whole(&args.credentials)?,
+    };
+    let (database, role) = (parse(&args.database)?, parse(&args.role)?);
+    Ok((server, Login { database, role, limits: Limits::default() }))
 }
 
 /// The guest that runs the programs, built the first time.

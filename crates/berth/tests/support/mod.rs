@@ -27,6 +27,14 @@ impl Host {
 
     /// The same with files beside the host file.
     pub fn up_with(host_file: &str, files: &[(&str, &str)]) -> Self {
+        let host = Self::prepare(host_file, files);
+        let up = host.up_again();
+        assert!(up.status.success(), "berth up: {}", String::from_utf8_lossy(&up.stderr));
+        host
+    }
+
+    /// Writes them only: [`Host::comes_back`] brings it up.
+    pub fn prepare(host_file: &str, files: &[(&str, &str)]) -> Self {
         let directory = tempfile::Builder::new().prefix("berth-test-").tempdir().unwrap();
         std::fs::write(directory.path().join("berth.toml"), host_file).unwrap();
         for (name, content) in files {
@@ -34,10 +42,7 @@ impl Host {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
         }
-        let host = Self { directory };
-        let up = host.run(&["up", "--detach", "-f", host.path("berth.toml").to_str().unwrap()]);
-        assert!(up.status.success(), "berth up: {}", String::from_utf8_lossy(&up.stderr));
-        host
+        Self { directory }
     }
 
     /// Process id of the host, as it wrote it.

@@ -7,10 +7,11 @@ mod view;
 
 use std::collections::BTreeMap;
 
+use identity::Subject;
 use serde::{Deserialize, Serialize};
 use service_pool::{NameError, UserId};
 
-use crate::names::{SpaceName, SpacePath, Subject};
+use crate::names::{SpaceName, SpacePath};
 pub use file::TableFileError;
 pub(crate) use view::{Level, View};
 

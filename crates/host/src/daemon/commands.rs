@@ -224,6 +224,9 @@ impl Shared {
         if data.is_some() {
             command_line.push_str(" berth.disk=/dev/vdb");
         }
+        if self.has_server(&spec.name) {
+            command_line.push_str(" berth.database=on");
+        }
         // A kernel that panicked resets at once, so that its end is noticed.
         if !command_line.contains("panic=") {
             command_line.push_str(" panic=-1");

@@ -13,6 +13,7 @@
 //! resize     expand, shrink, compact
 //! pools      the machines of service pools
 //! files      which machine has whose files
+//! database   and which has whose database
 //! process    one worker process and what it reports
 //! records    partitions as the journal holds them
 //! serve      one client's connection
@@ -26,6 +27,7 @@ mod board;
 mod commands;
 mod console;
 mod create;
+mod database;
 mod exchange;
 mod files;
 mod memory;
@@ -63,6 +65,7 @@ use crate::journal::Journal;
 use crate::keeper::{Keeper, end_keeper_of};
 use crate::state_dir::{Lock, StateDir, StateDirError};
 use board::Board;
+use database::Databases;
 use files::Files;
 use open::Opened;
 use pools::{CaptureFiles, Input, Pools, TurnedAway};
@@ -198,6 +201,7 @@ struct Shared {
     stopper: UnixStream,
     pools: Pools,
     files: Files,
+    databases: Databases,
     /// Signs what machines say of themselves.
     signer: Signer,
     audit_log: Mutex<AuditLog>,
@@ -308,6 +312,7 @@ impl Host {
             stopper,
             pools,
             files: Files::default(),
+            databases: Databases::default(),
             signer,
             audit_log: Mutex::new(audit_log),
             turned_away: Mutex::default(),
@@ -345,6 +350,7 @@ impl Host {
             scope.spawn(|| pools::run(&shared, inputs));
             scope.spawn(|| shared.keep_kept(keeper));
             scope.spawn(|| shared.keep_files());
+            scope.spawn(|| shared.keep_database());
             scope.spawn(|| shared.keep_telling());
             let result = accept_clients(&shared, listener, stop);
             tracing::info!("ending: every guest is asked to power off");
@@ -352,6 +358,7 @@ impl Host {
             shared.pools.tell(Input::End);
             shared.end_all();
             shared.end_file_manager();
+            shared.end_database_manager();
             shared.end_telling();
             // Only now: guests may still have been moving.
             if let Err(error) = end_keeper_of(&shared.dir) {

@@ -75,6 +75,7 @@ pub(super) fn serve(shared: &Arc<Shared>, client: UnixStream) {
             resized.map(|()| Reply::Done).map_err(CommandError::Pool)
         }
         Request::Files { request } => shared.files_request(request),
+        Request::Database { request } => shared.database_request(request),
         Request::Create(new) => shared.create(&new).map(|origin| Reply::Created { origin }),
         Request::Delete { name } => shared.delete(&name).map(|()| Reply::Done),
         Request::Start { name } => shared.start(&name).map(|()| Reply::Done),

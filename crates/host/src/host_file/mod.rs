@@ -46,6 +46,7 @@
 //! ([`HostFile::check_host`]) or on the images there are is asked separately.
 
 mod api;
+mod database;
 mod files;
 mod place;
 mod pool;
@@ -62,6 +63,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use database_manager::ServerSpec;
 use main_storage::{AccessKey, PartitionName, Size, StorageMap, StorageRange};
 use service_pool::MemberId;
 use storage_window::Backing;
@@ -92,6 +94,8 @@ pub struct HostFile {
     pub gateway: GatewaySpec,
     /// Where their users' files are.
     pub files: FilesSpec,
+    /// Where their databases are; none: a SQLite file each.
+    pub database: Option<ServerSpec>,
     /// Where its operators come in by HTTP.
     pub api: ApiSpec,
     /// Where traces go.
@@ -234,6 +238,11 @@ impl HostFile {
         }
         if let Some(directory) = &mut file.files.directory {
             *directory = dir.join(&*directory);
+        }
+        let server = file.database.as_mut();
+        let server = server.map(|one| [&mut one.credentials, &mut one.authority]);
+        for path in server.into_iter().flatten().flatten() {
+            *path = dir.join(&*path);
         }
         let GatewaySpec { certificate, key, users, jwks, .. } = &mut file.gateway;
         let api = file.api.files();

@@ -8,7 +8,6 @@ use main_storage::{AccessKey, BLOCK_SIZE, PartitionName, Refusal, Size, StorageM
 use storage_window::{Backing, HugePage};
 use toml::Spanned;
 
-use super::files;
 use super::pool::{self, RawPool};
 use super::raw::{
     self, RawBacking, RawFile, RawGateway, RawMainStorage, RawPartition, RawSharing, RawSize,
@@ -17,6 +16,7 @@ use super::{
     CpuAssignment, Engine, GatewaySpec, HostFile, HostFileError, MAX_PARTITIONS, MAX_VCPUS,
     PartitionSpec,
 };
+use super::{database, files};
 
 /// How long a move waits for busy I/O processors unless the file says so.
 const DEVICE_WAIT: Duration = Duration::from_secs(10);
@@ -82,6 +82,7 @@ pub(super) fn decide(text: &str, file: RawFile) -> Result<HostFile, HostFileErro
     check_sharing(&partitions)?;
     let gateway = gateway(&at, file.gateway)?;
     let files = files::files(&at, file.files)?;
+    let database = file.database.map(|raw| database::database(&at, raw)).transpose()?;
     let wrong = |span: &Range<usize>, what: &str| HostFileError::Value {
         line: raw::line(text, span),
         what: what.to_owned(),
@@ -93,6 +94,7 @@ pub(super) fn decide(text: &str, file: RawFile) -> Result<HostFile, HostFileErro
         telemetry,
         gateway,
         files,
+        database,
         main_storage,
         backing,
         numa_node,
@@ -103,6 +105,7 @@ pub(super) fn decide(text: &str, file: RawFile) -> Result<HostFile, HostFileErro
     for raw in &raw_pools {
         add_pool(&at, &mut map, raw, &mut file)?;
     }
+    database::check(file.database.as_ref(), &file.pools)?;
     Ok(file)
 }
 

@@ -15,6 +15,7 @@
 //! queue = 64                    # claims that may wait; default
 //! conversation = "60m"          # longest conversation; default
 //! files = false                 # default; true: the user's files are at /files
+//! database = false              # default; true: the user's database can be reached
 //!
 //! [[pool.file]]                 # put into the machines before they are captured
 //! source = "programs/mail"      # beside the host file
@@ -64,6 +65,8 @@ pub struct PoolSpec {
     pub files: Vec<PoolFile>,
     /// Whether its machines have their user's files.
     pub user_files: bool,
+    /// Whether its machines have their user's database.
+    pub user_database: bool,
     /// How long a conversation may last.
     pub conversation: Duration,
     /// Line in the host file where it begins.
@@ -138,6 +141,8 @@ pub(super) struct RawPool {
     file: Vec<Spanned<RawFile>>,
     #[serde(default)]
     files: bool,
+    #[serde(default)]
+    database: bool,
 }
 
 #[derive(Deserialize)]
@@ -222,8 +227,9 @@ pub(super) fn pool(
     let files = raw.file.iter().map(|file| self::file(at, file.get_ref(), &about));
     let files = files.collect::<Result<_, _>>()?;
     let conversation = wait(&raw.conversation, CONVERSATION)?;
-    let user_files = raw.files;
-    Ok((PoolSpec { config, programs, files, user_files, conversation, line }, image, vcpus))
+    let (user_files, user_database) = (raw.files, raw.database);
+    let pool = PoolSpec { config, programs, files, user_files, user_database, conversation, line };
+    Ok((pool, image, vcpus))
 }
 
 fn bounds(

@@ -8,6 +8,7 @@ use main_storage::Size;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::database::RawDatabase;
 use super::files::RawFiles;
 use super::pool::RawPool;
 use super::{Engine, HostFileError};
@@ -26,6 +27,7 @@ pub(super) struct RawFile {
     pub(super) gateway: RawGateway,
     #[serde(default)]
     pub(super) files: RawFiles,
+    pub(super) database: Option<RawDatabase>,
     #[serde(default)]
     pub(super) api: super::api::RawApi,
     #[serde(default)]

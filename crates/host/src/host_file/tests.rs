@@ -291,3 +291,32 @@ fn main_storage_is_made_of_what_the_file_says() {
     }
     assert!(one("size = \"4M\"").is_ok());
 }
+
+#[test]
+fn users_databases_are_where_the_file_says() {
+    let text = |database: &str, pool: &str| {
+        format!(
+            "[main_storage]\nsize = \"8M\"\n{database}\n[[pool]]\nname = \"p\"\ncount = 1\n\
+             size = \"4M\"\nimage = \"minimal\"\nanybody = true\n{pool}\n[[pool.program]]\n\
+             tpn = \"T\"\nrun = [\"/bin/sh\"]\n"
+        )
+    };
+    let plain = HostFile::parse(&text("", "")).unwrap();
+    assert_eq!((plain.database, plain.pools[0].user_database), (None, false));
+    let stated = "[database]\nserver = \"db.example\"\nauthority = \"ca.pem\"";
+    let file = HostFile::parse(&text(stated, "database = true")).unwrap();
+    let server = file.database.unwrap();
+    assert_eq!(server.address.to_string(), "db.example:5432");
+    assert_eq!((server.authority, server.credentials), (Some("ca.pem".into()), None));
+    assert!(HostFile::parse(&text("", "files = true\ndatabase = true")).is_ok());
+    for (database, pool, said) in [
+        ("", "database = true", "files = true"),
+        ("[database]\nserver = \"db.example\"", "", "authority"),
+        ("[database]\nserver = \"no server\"", "", "is no server"),
+        ("[database]", "", "server"),
+        ("[database]\nserver = \"/run\"\npassword = \"x\"", "", "password"),
+    ] {
+        let error = refused(&text(database, pool));
+        assert!(error.contains(said), "{database} {pool}: {error}");
+    }
+}

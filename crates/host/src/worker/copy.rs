@@ -109,6 +109,7 @@ impl Worker {
         if let Some(files) = &self.files {
             files.disconnect();
         }
+        self.agent.use_database(None);
         // Before the device begins the new session.
         self.agent.resume_from(origin.agent());
         let done = origin.storage.put_back(&self.window).map_err(|error| in_full(&error))?;

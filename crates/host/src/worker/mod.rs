@@ -315,6 +315,7 @@ impl Worker {
                     files.connect(session);
                 }
             }
+            Order::Database => self.agent.use_database(fds.into_iter().next()),
             Order::Wake => {
                 if let Err(reason) = self.wake() {
                     tracing::error!(reason, "cannot be woken");

@@ -34,11 +34,11 @@ pub struct AuditPage {
 /// before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuditEntry {
-    /// `worn`, `refused` or `turned-away`.
+    /// `worn`, `refused`, `turned-away` or `database`.
     pub record: String,
     /// Who; of somebody who was turned away, who they said they were, or nothing.
     pub user: String,
-    /// The program.
+    /// The program; empty for `database`.
     pub tpn: String,
     /// The conversation; none of somebody who was turned away.
     pub conversation: Option<String>,
@@ -48,8 +48,10 @@ pub struct AuditEntry {
     pub pool: Option<String>,
     /// When the machine accepted; none if it never did.
     pub from: Option<u64>,
-    /// When the conversation ended, or the claim was refused.
+    /// When the conversation ended, or the claim was refused, or the last connection
+    /// was over.
     pub at: u64,
-    /// How it ended, why it was refused, or the sense code they were told.
+    /// How it ended, why it was refused, the sense code they were told, or as whom which
+    /// databases were used.
     pub how: String,
 }

@@ -96,3 +96,14 @@ pub(super) async fn metrics(
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], app.station.metrics.text())
 }
+
+/// How long whoever has the keys may do without asking again.
+const KEYS_LAST: &str = "public, max-age=300";
+
+/// The public keys that verify the tokens of this host's machines
+#[utoipa::path(get, path = "/.well-known/jwks.json", tag = "identity",
+    responses((status = 200, body = serde_json::Value, content_type = "application/jwk-set+json")))]
+pub(super) async fn jwks(State(app): State<Arc<App>>) -> ([(HeaderName, &'static str); 2], Bytes) {
+    let kind = (header::CONTENT_TYPE, "application/jwk-set+json");
+    ([kind, (header::CACHE_CONTROL, KEYS_LAST)], app.jwks.clone())
+}

@@ -42,6 +42,7 @@ use crate::{console as page, guard};
         (name = "plan", description = "See what something would do. Role: viewer."),
         (name = "operate", description = "Change what is there. Role: operator."),
         (name = "administer", description = "Make and delete, end the host. Role: administrator."),
+        (name = "identity", description = "Who machines are. Everybody may ask."),
         (name = "operations", description = "Commands that take their time."),
     ),
     components(schemas(crate::events::Event, console::Shown, Problem)),
@@ -95,7 +96,7 @@ fn for_administrators() -> OpenApiRouter<Arc<App>> {
 }
 
 fn public() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(session::follow))
+    OpenApiRouter::new().routes(routes!(session::follow)).routes(routes!(look::jwks))
 }
 
 fn described() -> (OpenApiRouter<Arc<App>>, utoipa::openapi::OpenApi) {

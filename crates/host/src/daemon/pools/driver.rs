@@ -197,7 +197,7 @@ impl Driver {
                 if let Ok(member) = member.as_str().parse::<MemberId>() {
                     self.visited.remove(&member);
                     self.restoring.remove(&member);
-                    self.end_files(&member);
+                    self.end_sessions(&member);
                     self.step(Event::Died { member, why });
                 }
             }
@@ -352,9 +352,13 @@ impl Driver {
         self.shared.board().partitions.get(&name)?.running().ok()
     }
 
-    fn end_files(&self, member: &MemberId) {
+    /// The machine has nothing of anybody's any more.
+    fn end_sessions(&self, member: &MemberId) {
         if let Ok(name) = PartitionName::new(&member.to_string()) {
             self.shared.end_files(&name);
+            if let Some(used) = self.shared.end_database(&name) {
+                self.shared.audit_database(member, used);
+            }
         }
     }
 
@@ -381,13 +385,16 @@ impl Driver {
         self.waking.remove(member);
         self.generation += 1;
         let renewal = renewal(member.to_string(), self.generation);
-        // Before it is awake: its files are the user's from the first moment on, and
-        // without them it would be another machine than the pool promises.
-        if let (Some(one), Some(process)) = (self.conversations.get(&id), self.process(member))
-            && let Err(reason) = self.shared.begin_files(&process, Some((&one.user, &one.groups)))
-        {
-            tracing::error!(%member, user = %one.user, reason, "no files, so no conversation");
-            return self.end(id, Ending::NotAccepted);
+        // Before it is awake: its files and database are the user's from the first
+        // moment on, and without files it would be another machine than the pool
+        // promises.
+        if let (Some(one), Some(process)) = (self.conversations.get(&id), self.process(member)) {
+            let who = (&one.user, &*one.groups);
+            if let Err(reason) = self.shared.begin_files(&process, Some(who)) {
+                tracing::error!(%member, user = %one.user, reason, "no files, so no conversation");
+                return self.end(id, Ending::NotAccepted);
+            }
+            self.shared.begin_database(&process, Some((id, &one.user, &one.groups)));
         }
         let woken = renewal.is_ok_and(|renewal| {
             self.give(member, &Order::Wake) && self.give(member, &Order::Renew(Box::new(renewal)))
@@ -419,10 +426,11 @@ impl Driver {
                     continue;
                 }
                 Some(MemberState::Free) if self.visited.insert(member.clone()) => {
-                    if let Some(process) = self.process(&member)
-                        && let Err(reason) = self.shared.begin_files(&process, None)
-                    {
-                        tracing::warn!(%member, reason, "not even nobody's files");
+                    if let Some(process) = self.process(&member) {
+                        if let Err(reason) = self.shared.begin_files(&process, None) {
+                            tracing::warn!(%member, reason, "not even nobody's files");
+                        }
+                        self.shared.begin_database(&process, None);
                     }
                     let _ = self.give(&member, &Order::Wake);
                 }
@@ -443,7 +451,7 @@ impl Driver {
         if self.restoring.contains_key(&member) {
             return;
         }
-        self.end_files(&member);
+        self.end_sessions(&member);
         let wait_ms = u64::try_from(REST.as_millis()).unwrap_or(u64::MAX);
         let since = Instant::now();
         if !self.give(&member, &Order::Reset { wait_ms }) {
@@ -465,7 +473,7 @@ impl Driver {
     /// The machine is nobody's now: whoever has the conversation is told.
     fn revoke(&mut self, worn: &Worn) {
         self.waking.remove(&worn.member);
-        self.end_files(&worn.member);
+        self.end_sessions(&worn.member);
         if self.conversations.contains_key(&worn.conversation) {
             self.measures.ended(worn);
         }
@@ -577,6 +585,8 @@ impl Driver {
                 ];
                 let parent = self.measures.parent(id);
                 env.extend(parent.map(|parent| variable("TRACEPARENT", parent)));
+                let database = self.shared.database_url(spec, &one.user);
+                env.extend(database.map(|url| variable("BERTH_DATABASE", url)));
                 let argv = run.iter().chain(&one.arguments).cloned().collect();
                 Some(Program { argv, env, cwd: String::new() })
             }

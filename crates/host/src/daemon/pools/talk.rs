@@ -3,12 +3,13 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use identity::{DEFAULT_LIFETIME, MAX_CLAIM, Machine, NewToken, PoolText, Record};
+use identity::{DEFAULT_LIFETIME, DatabaseLogin, MAX_CLAIM, Machine, NewToken, PoolText, Record};
 use serde_json::json;
 use service_pool::{ConversationId, MemberId, Refusal, Worn};
 
 use super::driver::{Conversation, Driver};
 use crate::daemon::Shared;
+use crate::daemon::database::UsedBy;
 use crate::in_full;
 
 /// Longest name of whom a token is for.
@@ -37,6 +38,9 @@ impl Driver {
                     "groups": groups,
                     "conversation": id.to_string(),
                     "tpn": one.tpn.to_string(),
+                    "database": self.shared.pool_of(member).and_then(|pool| {
+                        self.shared.database_url(pool, &one.user)
+                    }),
                 });
                 (200, body.to_string())
             }
@@ -135,6 +139,20 @@ impl Shared {
             at: milliseconds(SystemTime::now()),
             sense: sense.to_owned(),
             omitted,
+        });
+    }
+
+    /// As whom a machine's programs used which databases.
+    pub(super) fn audit_database(&self, member: &MemberId, used: UsedBy) {
+        let UsedBy { user, conversation, logins, refused } = used;
+        let login = |(database, role, connections)| DatabaseLogin { database, role, connections };
+        self.audit(&Record::Database {
+            machine: member.clone(),
+            user,
+            conversation,
+            logins: logins.into_iter().map(login).collect(),
+            refused,
+            at: milliseconds(SystemTime::now()),
         });
     }
 

@@ -54,6 +54,8 @@ struct Facts {
     programs: String,
     #[serde(default)]
     user_files: bool,
+    #[serde(default)]
+    server: bool,
     command_line: String,
     /// Path, bytes and time of change of everything that is read: this program,
     /// the image, the pool's files.
@@ -107,6 +109,7 @@ impl Shared {
             tracing::info!(pool = key, machine = %name, "booting a machine to capture it");
             let made = self.make_capture(pool, name, &files, &facts);
             self.end_files(name);
+            self.end_database(name);
             let stopped = self.stop_for_good(name);
             made.and(stopped)?;
             tracing::info!(pool = key, ms = started.elapsed().as_millis(), "captured");
@@ -146,6 +149,7 @@ impl Shared {
             vcpus,
             programs: format!("{:?} {:?}", pool.programs, pool.files),
             user_files: pool.user_files,
+            server: self.has_server(name),
             command_line: image.command_line,
             files: files.collect::<Result<_, String>>()?,
         })
@@ -166,6 +170,7 @@ impl Shared {
             // It has its session when the manager is there.
             tracing::debug!(%name, reason, "the file manager is late");
         }
+        self.begin_database(&process, None);
         let process = self.booted(name)?;
         for file in &pool.files {
             put_file(&process, file)?;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use identity::{AuditPage as Found, Record, audit_page};
+use identity::{AuditPage as Found, DatabaseLogin, Record, audit_page};
 use operator_api::model::{AuditEntry, AuditPage, AuditQuery};
 use service_pool::{Ending, Refusal};
 
@@ -67,7 +67,27 @@ fn entry(record: &Record) -> AuditEntry {
                 omitted => format!("{sense}, and {omitted} others before"),
             },
         },
+        Record::Database { machine, user, conversation, logins, refused, at } => AuditEntry {
+            record: text("database"),
+            user: user.to_string(),
+            tpn: String::new(),
+            conversation: Some(conversation.to_string()),
+            machine: Some(machine.to_string()),
+            pool: None,
+            from: None,
+            at: *at,
+            how: connections(logins, *refused),
+        },
     }
+}
+
+/// As whom what was used how often.
+fn connections(logins: &[DatabaseLogin], refused: u64) -> String {
+    let login = |DatabaseLogin { database, role, connections }: &DatabaseLogin| {
+        format!("{role} in {database}: {connections}")
+    };
+    let refused = (refused > 0).then(|| format!("refused: {refused}"));
+    logins.iter().map(login).chain(refused).collect::<Vec<_>>().join(", ")
 }
 
 const fn ending(how: Ending) -> &'static str {

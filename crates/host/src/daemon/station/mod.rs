@@ -73,6 +73,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<Running, String> {
     settings.tcp = tcp;
     settings.names.clone_from(&spec.names);
     settings.clients.clone_from(&spec.clients);
+    settings.jwks = shared.signer.jwks();
     settings.connections = connections();
     settings.streams = settings.streams.min(settings.connections.saturating_sub(64));
     shared.tell();

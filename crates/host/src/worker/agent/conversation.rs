@@ -1,10 +1,12 @@
-//! One user's conversation: bytes between his connection and the guest.
+//! One user's conversation: bytes between his connection and the guest. A
+//! program's connection to its user's database is the same to the worker, but that
+//! the guest begins it and nobody hears of it.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use agent_protocol::{DATA_CHUNK, Message, ReceiveWindow, SendWindow};
 
@@ -14,8 +16,10 @@ use crate::link::{ProgramEnd, Report};
 
 /// See the module. It is over when [`Conversation::write_out`] returns.
 pub(super) struct Conversation {
-    pub(super) id: u64,
-    client: UnixStream,
+    /// None of a connection to a database.
+    pub(super) id: Option<u64>,
+    /// The other end; of a database it comes later than the guest's first bytes.
+    client: OnceLock<UnixStream>,
     talk: Mutex<Talk>,
     changed: Condvar,
 }
@@ -34,10 +38,38 @@ struct Talk {
 
 impl Conversation {
     pub(super) fn new(id: u64, client: UnixStream) -> io::Result<Self> {
+        let conversation = Self { id: Some(id), ..Self::of_database() };
+        conversation.join(client).map(|()| conversation)
+    }
+
+    /// A connection to a database, which is joined to it later.
+    pub(super) fn of_database() -> Self {
+        let (client, talk) = (OnceLock::new(), Mutex::default());
+        Self { id: None, client, talk, changed: Condvar::new() }
+    }
+
+    /// Has the other end from now on.
+    pub(super) fn join(&self, client: UnixStream) -> io::Result<()> {
         client.set_nonblocking(false)?;
         client.set_read_timeout(None)?;
         client.set_write_timeout(None)?;
-        Ok(Self { id, client, talk: Mutex::default(), changed: Condvar::new() })
+        self.client.set(client).map_err(|_| io::ErrorKind::AlreadyExists.into())
+    }
+
+    fn shut(&self) {
+        if let Some(client) = self.client.get() {
+            // It fails only if the other end was first.
+            let _ = client.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Writes to the other end; false if it is gone.
+    fn write(&self, piece: &[u8]) -> bool {
+        self.client.get().is_some_and(|mut client| client.write_all(piece).is_ok())
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.client.get().map_or(Ok(0), |mut client| client.read(buffer))
     }
 
     /// Takes what the guest said.
@@ -47,8 +79,9 @@ impl Conversation {
         match message {
             Message::Accepted if talk.accepted => return Err("the guest accepted twice"),
             Message::Accepted => {
+                let id = self.id.ok_or("the guest accepted what it had begun")?;
                 talk.accepted = true;
-                heard.report = Some(Report::ConversationAccepted { conversation: self.id });
+                heard.report = Some(Report::ConversationAccepted { conversation: id });
             }
             Message::Stdout(bytes) | Message::Stderr(bytes) => {
                 let room = talk.from_guest.arrived(bytes.len());
@@ -86,18 +119,19 @@ impl Conversation {
     pub(super) fn cut_off(&self, why: &str) {
         lock(&self.talk).pieces.clear();
         self.fail(why);
-        // It fails only if the user was first.
-        let _ = self.client.shutdown(Shutdown::Both);
+        self.shut();
     }
 
     /// Writes to the user at the user's pace; at the end of it ends his
     /// connection and gives the report of the whole conversation.
-    pub(super) fn write_out(&self, agent: &Agent, stream: Stream) -> Report {
+    pub(super) fn write_out(&self, agent: &Agent, stream: Stream) -> Option<Report> {
         let mut talk = lock(&self.talk);
         loop {
             if let Some(piece) = talk.pieces.pop_front() {
                 drop(talk);
-                if (&self.client).write_all(&piece).is_err() {
+                // A program may still say something to a database that has closed; it
+                // reads why, and closes too.
+                if !self.write(&piece) && self.id.is_some() {
                     self.fail("the user's connection is gone");
                     agent.give_up(stream);
                     talk = lock(&self.talk);
@@ -116,13 +150,13 @@ impl Conversation {
                 talk = self.changed.wait(talk).unwrap_or_else(PoisonError::into_inner);
             }
         }
-        let _ = self.client.shutdown(Shutdown::Both);
-        let (words, conversation) = (talk.words.text(), self.id);
+        self.shut();
+        let words = talk.words.text();
         let reason = "it ended without a reason".to_owned();
         let end = talk.end.clone().unwrap_or(ProgramEnd::Failed { reason });
         drop(talk);
         self.changed.notify_all();
-        Report::ConversationEnded { conversation, end, words }
+        self.id.map(|conversation| Report::ConversationEnded { conversation, end, words })
     }
 
     /// Passes on what the user sends, as the guest takes it, to its end.
@@ -130,7 +164,7 @@ impl Conversation {
         let mut buffer = vec![0; DATA_CHUNK];
         while let Some(room) = self.room() {
             let most = room.min(DATA_CHUNK);
-            match (&self.client).read(&mut buffer[..most]) {
+            match self.read(&mut buffer[..most]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
                     self.fail("the user's connection is gone");
@@ -175,7 +209,7 @@ impl Agent {
         let (agent, out) = (Arc::clone(self), Arc::clone(conversation));
         thread("talk-out").spawn(move || {
             let report = out.write_out(&agent, stream);
-            agent.report(Some(report));
+            agent.report(report);
         })?;
         let (agent, user) = (Arc::clone(self), Arc::clone(conversation));
         let started = thread("talk-in").spawn(move || {

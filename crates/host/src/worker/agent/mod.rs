@@ -1,8 +1,8 @@
 //! The worker's end of the guest agent: many clients, one channel.
 //!
 //! A stream is a client's command ([`session`]), a user's conversation
-//! ([`conversation`]) or a service of the guest's ([`service`]). [`pool`] is
-//! what else makes the guest a machine of a pool.
+//! ([`conversation`]), a service of the guest's ([`service`]) or a connection of one
+//! of its programs to a database ([`database`]). [`pool`] is what else makes the guest a machine of a pool.
 //!
 //! Each client talks in frames on a stream of its own connection; here the
 //! stream numbers are exchanged and the credit of both sides is checked, so
@@ -10,6 +10,7 @@
 //! and what waits for a slow client is bounded by the credit it gave.
 
 mod conversation;
+mod database;
 mod pool;
 mod service;
 mod session;
@@ -20,7 +21,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use agent_protocol::{Decoder, ExecRequest, MAX_COMMANDS, Message, Ready, StreamId};
+use agent_protocol::{
+    Decoder, ExecRequest, FIRST_GUEST_STREAM, MAX_COMMANDS, Message, Ready, StreamId,
+};
 use io_processors::{ChannelEnd, ChannelState};
 
 use crate::control::SESSION_STREAM;
@@ -50,6 +53,8 @@ pub(super) struct Agent {
     state: Mutex<State>,
     /// A guest that was put back is taken to be at rest.
     resumed: Condvar,
+    /// The way to the database of the guest's user.
+    database: Mutex<Option<Arc<database_manager::Client>>>,
     on_ready: OnReady,
     tell: Tell,
 }
@@ -145,11 +150,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Agent {
     pub(super) fn new(channel: ChannelEnd, on_ready: OnReady, tell: Tell) -> Arc<Self> {
         let (writing, state) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { channel, writing, state, resumed: Condvar::new(), on_ready, tell })
+        let (resumed, database) = (Condvar::new(), Mutex::default());
+        Arc::new(Self { channel, writing, state, resumed, database, on_ready, tell })
     }
 
     /// Reads what the guest says until the machine is gone.
-    pub(super) fn run(&self) {
+    pub(super) fn run(self: &Arc<Self>) {
         loop {
             let hour = Instant::now() + Duration::from_secs(3600);
             match self.channel.wait_open(hour) {
@@ -169,7 +175,7 @@ impl Agent {
     }
 
     /// From the guest's opening of the port to its end.
-    fn session_of_guest(&self, session: u64) {
+    fn session_of_guest(self: &Arc<Self>, session: u64) {
         let mut decoder = Decoder::new();
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -197,7 +203,7 @@ impl Agent {
         }
     }
 
-    fn hear_guest(&self, stream: Stream, message: Message) {
+    fn hear_guest(self: &Arc<Self>, stream: Stream, message: Message) {
         match message {
             Message::Ready(ready) => {
                 lock(&self.state).ready = Some(ready.clone().into());
@@ -207,6 +213,7 @@ impl Agent {
             Message::Renewed => self.renewed(None),
             Message::RenewFailed(why) => self.renewed(Some(why)),
             Message::MetadataRequest { id, path } => self.question(id, path),
+            Message::Connect => self.connect(stream),
             message => self.hear_peer(stream, &message),
         }
     }
@@ -353,8 +360,9 @@ impl Agent {
         if state.peers.len() + state.closing.len() >= MAX_COMMANDS {
             return Err("the guest runs as many commands as it can; wait for one to end");
         }
-        // 0 is the connection itself.
-        state.last = state.last.checked_add(1).unwrap_or(1);
+        // 0 is the connection itself; the upper half is the guest's.
+        state.last = (state.last + 1) % FIRST_GUEST_STREAM;
+        state.last = state.last.max(1);
         let stream = Stream { session: state.session, id: state.last };
         state.peers.insert(stream.id, peer);
         Ok(stream)

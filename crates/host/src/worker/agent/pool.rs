@@ -198,7 +198,7 @@ impl Agent {
         let state = lock(&self.state);
         let session = state.session;
         let found = state.peers.iter().find_map(|(stream, peer)| match peer {
-            Peer::Conversation(conversation) if conversation.id == id => {
+            Peer::Conversation(conversation) if conversation.id == Some(id) => {
                 Some((*stream, Arc::clone(conversation)))
             }
             _ => None,

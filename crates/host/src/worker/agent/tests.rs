@@ -1,8 +1,12 @@
 //! The worker's end against a guest of the test's own, over a real channel.
 
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, channel};
 
-use agent_protocol::{ExecRequest, MAX_METADATA_REQUESTS, ServiceRequest, Status, Tpn};
+use agent_protocol::{
+    ExecRequest, FIRST_GUEST_STREAM, MAX_CONNECTIONS, MAX_METADATA_REQUESTS, ServiceRequest,
+    Status, Tpn,
+};
 use io_processors::AgentChannel;
 use io_processors::guest_driver::{BUFFERS, Driver, patience};
 
@@ -207,5 +211,64 @@ fn a_guest_that_was_not_asked_says_nothing_of_a_renewal() {
     assert_eq!(reports.recv().unwrap(), problem("the guest is being renewed already"));
     guest.say(0, &Message::RenewFailed("no clock".to_owned()));
     assert_eq!(reports.recv().unwrap(), problem("no clock"));
+    comes_to_rest(&agent);
+}
+
+/// A database manager without a server, and a machine's session that is nobody's.
+fn database_of_nobody() -> (tokio::runtime::Runtime, database_manager::Service, OwnedFd) {
+    let spec = database_manager::ServerSpec {
+        address: "/nowhere".parse().unwrap(),
+        authority: None,
+        credentials: None,
+    };
+    let table = std::path::Path::new("/nowhere/logins.json");
+    let broker = Arc::new(database_manager::Broker::open(spec, table).unwrap());
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
+    let service = database_manager::Service::new(broker, runtime.handle().clone());
+    let (ours, theirs) = database_manager::session_pair().unwrap();
+    service.begin("m", None, ours).unwrap();
+    (runtime, service, theirs)
+}
+
+#[test]
+fn a_program_that_connects_is_joined_to_the_database_manager() {
+    let (mut guest, agent, _reports) = serving();
+    let (_runtime, service, session) = database_of_nobody();
+    agent.use_database(Some(session));
+    guest.say(FIRST_GUEST_STREAM, &Message::Connect);
+    guest.say(FIRST_GUEST_STREAM, &Message::Stdout(vec![0, 0, 0, 9, 0, 3, 0, 0, 0]));
+    let (stream, Message::Stdin(said)) = guest.hear() else { panic!("no answer") };
+    assert_eq!(stream, FIRST_GUEST_STREAM);
+    assert!(String::from_utf8_lossy(&said).contains("nobody's"), "{said:?}");
+    assert_eq!(guest.hear(), (FIRST_GUEST_STREAM, Message::StdinEnd));
+    assert_eq!(agent.at_rest(), None, "the program has not closed");
+    guest.say(FIRST_GUEST_STREAM, &Message::Exited(Status::Code(0)));
+    comes_to_rest(&agent);
+
+    // When the session is over there is nobody to connect to.
+    service.end("m").unwrap();
+    guest.say(FIRST_GUEST_STREAM + 1, &Message::Connect);
+    assert_eq!(guest.hear(), (FIRST_GUEST_STREAM + 1, Message::Close));
+    guest.say(FIRST_GUEST_STREAM + 1, &Message::Exited(Status::Code(0)));
+    comes_to_rest(&agent);
+}
+
+#[test]
+fn a_guest_that_connects_out_of_order_gets_no_more_than_it_may() {
+    let (mut guest, agent, _reports) = serving();
+    let streams = || (0..MAX_CONNECTIONS as u32).map(|number| FIRST_GUEST_STREAM + number);
+    // There is no database; and nobody is told of those beyond the bound, or twice.
+    for stream in streams().chain(streams()).chain([FIRST_GUEST_STREAM + 1000]) {
+        guest.say(stream, &Message::Connect);
+    }
+    let mut closed: Vec<_> = streams().map(|_| guest.hear()).collect();
+    closed.sort_by_key(|(stream, _)| *stream);
+    let expected: Vec<_> = streams().map(|stream| (stream, Message::Close)).collect();
+    assert_eq!(closed, expected);
+    assert_eq!(agent.at_rest(), None);
+    for stream in streams() {
+        guest.say(stream, &Message::Exited(Status::Code(0)));
+    }
     comes_to_rest(&agent);
 }
