@@ -53,27 +53,31 @@ fn main_storage(host: &Host) -> File {
 fn guest_guarantee_exclusivity_no_machine_serves_two_at_once() {
     let host = Host::up(&pool("minimal", 3, &format!("wait = \"60s\"\nqueue = 64\n{SHELL}")));
     all_free(&host);
-    let conversations = Mutex::new(BTreeSet::new());
+    let seen = Mutex::new(BTreeSet::new());
     std::thread::scope(|scope| {
         for user in 0..12 {
-            let (host, conversations) = (&host, &conversations);
+            let (host, seen) = (&host, &seen);
             scope.spawn(move || {
-                for _ in 0..5 {
+                for _ in 0..9 {
                     // Whoever shared the machine would be seen in either look.
                     let script = "ls /tmp; echo $BERTH_USER > /tmp/mine; sleep 0.02; \
-                                  cat /tmp/*; echo $BERTH_CONVERSATION\n";
+                                  cat /tmp/*; echo $BERTH_CONVERSATION; cd /proc/sys/kernel/random; \
+                                  cat uuid boot_id /etc/machine-id; head -c 16 /dev/urandom | od -An -tx1\n";
                     let user = format!("user{user}");
                     let (code, text) = allocate(host, "serve/shell", &user, script);
                     assert_eq!(code, 0, "{text}");
                     let lines: Vec<_> = text.lines().collect();
-                    assert_eq!(lines.len(), 2, "{text}");
+                    assert_eq!(lines.len(), 6, "{text}");
                     assert_eq!(lines[0], user);
-                    assert!(conversations.lock().unwrap().insert(lines[1].to_owned()), "{text}");
+                    // Conversations, ids and random numbers: no two are equal.
+                    for line in &lines[1..] {
+                        assert!(seen.lock().unwrap().insert((*line).to_owned()), "{text}");
+                    }
                 }
             });
         }
     });
-    assert_eq!(conversations.into_inner().unwrap().len(), 60, "none lost");
+    assert_eq!(seen.into_inner().unwrap().len(), 5 * 108, "none lost, all different");
     all_free(&host);
 }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -23,7 +23,16 @@ impl Conversation {
     }
 
     pub fn with(host: &Host, program: &str, user: &str) -> Self {
-        let mut command = host.command(&["allocate", program, "--user", user]);
+        Self::by(&mut host.command(&["allocate", program, "--user", user]))
+    }
+
+    /// Of a user who proves it by the token in a file.
+    pub fn with_token(host: &Host, program: &str, user: &str, token: &str) -> Self {
+        let arguments = ["allocate", program, "--user", user, "--token-file", token];
+        Self::by(&mut host.command(&arguments))
+    }
+
+    fn by(command: &mut Command) -> Self {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut client = command.spawn().unwrap();
         let (input, output) = (client.stdin.take(), client.stdout.take().unwrap());
