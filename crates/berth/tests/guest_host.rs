@@ -263,11 +263,20 @@ fn guest_console_replays_and_types() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    console.stdin.take().unwrap().write_all(b"\necho $((6*7))-typed\n").unwrap();
-    let mut said = String::new();
-    console.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    // Open until the answer is here: the command ends a moment after its input.
+    let mut typing = console.stdin.take().unwrap();
+    typing.write_all(b"\necho $((6*7))-typed\n").unwrap();
+    let (mut said, mut heard) = (Vec::new(), console.stdout.take().unwrap());
+    let has = |said: &[u8]| String::from_utf8_lossy(said).contains("42-typed");
+    while !has(&said) {
+        let mut some = [0; 4096];
+        let length = heard.read(&mut some).unwrap();
+        assert_ne!(length, 0, "it ended after {:?}", String::from_utf8_lossy(&said));
+        said.extend_from_slice(&some[..length]);
+    }
+    drop(typing);
+    heard.read_to_end(&mut said).unwrap();
     assert!(console.wait().unwrap().success());
-    assert!(said.contains("42-typed"), "{said:?}");
     let again = host.run(&["console", "a"]);
     assert!(String::from_utf8_lossy(&again.stdout).contains("42-typed"), "replayed");
 }

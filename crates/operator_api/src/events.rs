@@ -173,6 +173,60 @@ fn by_name(partitions: &[Partition]) -> BTreeMap<&str, &Partition> {
     partitions.iter().map(|one| (one.name.as_str(), one)).collect()
 }
 
+/// What is different from what was told last.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Main storage or the host itself, without partitions, if different.
+    pub host: Option<HostState>,
+    /// Names of partitions that are no more.
+    pub gone: Vec<String>,
+    /// Partitions that are new or different.
+    pub partitions: Vec<Partition>,
+    /// All pools and who waits, different or not; `None` for as they were.
+    pub pools: Option<(Vec<Pool>, Vec<Waiting>)>,
+}
+
+impl Changes {
+    /// Nothing is different.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { host, gone, partitions, pools } = self;
+        host.is_none() && gone.is_empty() && partitions.is_empty() && pools.is_none()
+    }
+
+    /// Makes `state` what there is now. What is to be told of it.
+    pub(crate) fn apply(self, state: &mut State) -> Vec<Event> {
+        let Self { host, gone, partitions, pools } = self;
+        let mut events = Vec::new();
+        if let Some(host) = host {
+            let partitions = std::mem::take(&mut state.host.partitions);
+            state.host = HostState { partitions, ..host.clone() };
+            events.push(Event::Host(HostState { partitions: Vec::new(), ..host }));
+        }
+        let has = &mut state.host.partitions;
+        for name in gone {
+            has.retain(|one| one.name != name);
+            events.push(Event::PartitionGone(Gone { name }));
+        }
+        for partition in partitions {
+            match has.iter_mut().find(|one| one.name == partition.name) {
+                Some(one) => one.clone_from(&partition),
+                None => has.push(partition.clone()),
+            }
+            events.push(Event::Partition(partition));
+        }
+        has.sort_by_key(|one| one.origin);
+        if let Some((pools, waiting)) = pools {
+            events.extend(in_pools(&state.pools, &pools));
+            if state.waiting != waiting {
+                events.push(Event::Waiting(waiting.clone()));
+            }
+            (state.pools, state.waiting) = (pools, waiting);
+        }
+        events
+    }
+}
+
 /// What is different between two states.
 pub(crate) fn differences(old: &State, new: &State) -> Vec<Event> {
     let mut events = Vec::new();
@@ -186,8 +240,17 @@ pub(crate) fn differences(old: &State, new: &State) -> Vec<Event> {
     }
     let other = |one: &&Partition| before.get(one.name.as_str()).is_none_or(|was| *was != *one);
     events.extend(new.host.partitions.iter().filter(other).cloned().map(Event::Partition));
-    for pool in &new.pools {
-        let was = old.pools.iter().find(|was| was.name == pool.name);
+    events.extend(in_pools(&old.pools, &new.pools));
+    if old.waiting != new.waiting {
+        events.push(Event::Waiting(new.waiting.clone()));
+    }
+    events
+}
+
+fn in_pools(old: &[Pool], new: &[Pool]) -> Vec<Event> {
+    let mut events = Vec::new();
+    for pool in new {
+        let was = old.iter().find(|was| was.name == pool.name);
         let bare = |pool: &Pool| Pool { members: Vec::new(), ..pool.clone() };
         if was.map(bare).as_ref() != Some(&bare(pool)) {
             events.push(Event::Pool(bare(pool)));
@@ -202,9 +265,6 @@ pub(crate) fn differences(old: &State, new: &State) -> Vec<Event> {
             events.push(Event::Member(Member { pool, member }));
         }
     }
-    if old.waiting != new.waiting {
-        events.push(Event::Waiting(new.waiting.clone()));
-    }
     events
 }
 
@@ -214,6 +274,52 @@ mod tests {
 
     fn numbers(record: &Record, seen: u64) -> Result<Vec<u64>, Behind> {
         Ok(record.after(seen, 4096)?.iter().map(|one| one.number).collect())
+    }
+
+    fn partition(name: &str, origin: u64) -> Partition {
+        Partition {
+            name: name.to_owned(),
+            origin,
+            size: 1,
+            gap: 0,
+            state: crate::model::PartitionState::Stopped,
+            vcpus: 1,
+            engine: "soft".to_owned(),
+            image: "minimal".to_owned(),
+            ready: false,
+            reason: None,
+            pool: None,
+            change: None,
+        }
+    }
+
+    #[test]
+    fn changes_lead_to_the_same_as_a_whole_state() {
+        let host = |partitions| HostState { free: 7, partitions, ..HostState::default() };
+        let old = State {
+            host: host(vec![partition("a", 0), partition("b", 1), partition("c", 2)]),
+            ..State::default()
+        };
+        let (moved, new) = (partition("a", 9), partition("d", 4));
+        let wanted = State {
+            host: HostState {
+                free: 6,
+                ..host(vec![partition("c", 2), new.clone(), moved.clone()])
+            },
+            ..State::default()
+        };
+        let changes = Changes {
+            host: Some(HostState { free: 6, ..HostState::default() }),
+            gone: vec!["b".to_owned()],
+            partitions: vec![new, moved],
+            pools: Some((Vec::new(), Vec::new())),
+        };
+        let mut state = old.clone();
+        let events = changes.apply(&mut state);
+        assert_eq!(state, wanted);
+        assert_eq!(events, differences(&old, &wanted));
+        assert!(Changes::default().apply(&mut state).is_empty());
+        assert_eq!(state, wanted);
     }
 
     #[test]

@@ -30,7 +30,7 @@ mod socket;
 mod station;
 mod terminal;
 
-pub use events::{Event, Everything, Gone, GoneMember, Measured, Member, Quantity};
+pub use events::{Changes, Event, Everything, Gone, GoneMember, Measured, Member, Quantity};
 pub use identity::Role;
 pub use metrics::Metrics;
 pub use operator::{Console, Operator, Progress, Refusal, Why};

@@ -8,7 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::body::Bytes;
 use tokio::sync::watch;
 
-use crate::events::{Behind, Event, Everything, Measured, Quantity, Record, Written, differences};
+use crate::events::{
+    Behind, Changes, Event, Everything, Measured, Quantity, Record, Written, differences,
+};
 use crate::metrics::Metrics;
 use crate::model::{Command, Operation, OperationState, Outcome, State};
 use crate::operator::Progress;
@@ -22,7 +24,7 @@ const UNDER_WAY: usize = 32;
 const MEASURED: usize = 400;
 
 /// What there is, at one moment.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Snapshot {
     state: State,
     json: OnceLock<Bytes>,
@@ -102,6 +104,27 @@ impl Station {
         for event in &events {
             self.tell(&mut inner, event);
         }
+    }
+
+    /// This is different now from what was told last. Costs what is different,
+    /// not what there is.
+    pub fn amend(&self, changes: Changes) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut inner = self.inner();
+        // Copied only if somebody looks at it just now.
+        let snapshot = Arc::make_mut(&mut inner.snapshot);
+        let events = changes.apply(&mut snapshot.state);
+        if events.is_empty() {
+            return;
+        }
+        snapshot.json = OnceLock::new();
+        self.metrics.observe(&snapshot.state);
+        for event in &events {
+            inner.record.push(event);
+        }
+        self.newest.send_replace(inner.record.last());
     }
 
     /// What there is, as it was last told.

@@ -10,6 +10,8 @@ import { gaps, inTheWay } from "./store.js";
 const MAGNET = 7;
 /** Pixels before a press is a pull. */
 const SLACK = 4;
+/** Pixels of a way that is worth to be seen as a slide. */
+const SLIDE = 6;
 
 export class Block {
   constructor(root, role) {
@@ -46,6 +48,10 @@ export class Block {
       const placed = `${origin} ${bytes} ${all} ${height}`;
       if (element.placed === placed) return false;
       element.placed = placed;
+      // The browser draws each step of a slide anew.
+      const way = (Math.abs(origin - (element.at ?? origin)) / all) * height;
+      element.at = origin;
+      element.classList.toggle("slides", way >= SLIDE);
       element.style.setProperty("--top", `${(100 * origin) / all}%`);
       element.style.setProperty("--height", `${(100 * bytes) / all}%`);
       element.classList.toggle("low", (bytes / all) * height < 30);
@@ -74,7 +80,8 @@ export class Block {
         const part = change && change.total ? Math.min(1, change.done / change.total) : 0;
         const from = one.origin + (change ? (change.origin - one.origin) * part : 0);
         place(element, from, one.size);
-        element.className = `part ${one.state}${element.classList.contains("low") ? " low" : ""}${element.classList.contains("tiny") ? " tiny" : ""}`;
+        const kept = ["low", "tiny", "slides"].filter((kind) => element.classList.contains(kind));
+        element.className = ["part", one.state, ...kept].join(" ");
         element.classList.toggle("pulled", pulled);
         element.classList.toggle("target", target);
         const take = element.firstElementChild;

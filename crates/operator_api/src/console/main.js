@@ -20,18 +20,36 @@ const views = [block, new Partitions($("table"), may), new Operations($("operati
 const graphs = new Graphs($("charts"));
 const audit = new Audit($("records"), $("search"));
 
+function summary() {
+  const { host } = state;
+  const ending = host.ending ? " · ending" : "";
+  say($("summary"), `${size(host.main_storage)}, ${size(host.free)} free · ${host.version}${ending}`);
+}
+
+const steps = [summary, ...[...views, graphs].map((view) => () => view.render(state))];
+/** Milliseconds from one drawing to the next. */
+const PAUSE = 100;
 let due = false;
+/** When it last began. */
+let begun = -PAUSE;
+
 /** Draws what there is, once for everything that came meanwhile. */
 function draw() {
   if (due) return;
   due = true;
+  setTimeout(() => {
+    begun = performance.now();
+    step(0);
+  }, Math.max(0, begun + PAUSE - performance.now()));
+}
+
+/** One view in a frame, so that none takes long and keys are heard between. */
+function step(place) {
   requestAnimationFrame(() => {
-    due = false;
-    const { host } = state;
-    const ending = host.ending ? " · ending" : "";
-    say($("summary"), `${size(host.main_storage)}, ${size(host.free)} free · ${host.version}${ending}`);
-    for (const view of views) view.render(state);
-    graphs.render(state);
+    // Whatever comes from here on may be too late for views that are drawn.
+    if (place === 0) due = false;
+    steps[place]();
+    if (place + 1 < steps.length) step(place + 1);
   });
 }
 

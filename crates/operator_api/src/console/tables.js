@@ -11,10 +11,13 @@ const SHOWN = 8;
 export class Partitions {
   constructor(root, role) {
     this.role = role;
-    this.body = h("tbody");
+    this.body = h("tbody", { role: "rowgroup" });
     const head = ["Name", "State", "Origin", "Size", "Gap", "vCPUs", "Image"].map((text, place) =>
-      h("th", { scope: "col", class: CLASSES[place] }, text));
-    root.append(h("table", { "aria-labelledby": "partitions-title" }, h("thead", {}, h("tr", {}, ...head)), this.body));
+      h("th", { scope: "col", role: "columnheader", class: CLASSES[place] }, text));
+    // Its rows are laid out one by one, for which the browser would forget that it
+    // is a table.
+    root.append(h("table", { role: "table", "aria-labelledby": "partitions-title" },
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ...head)), this.body));
     this.none = h("p", { class: "none" }, "There are no partitions.");
     root.append(this.none);
   }
@@ -43,10 +46,10 @@ export class Partitions {
       const one = state().host.partitions.find((other) => other.name === name);
       if (one) actions.menu(one, state(), this.role());
     };
-    return h("tr", {},
-      h("th", { scope: "row" }, h("button", { type: "button", class: "plain", onclick: open })),
-      h("td", {}, h("i", { class: "dot", "aria-hidden": "true" }), h("span")),
-      ...CLASSES.slice(2).map((kind) => h("td", { class: kind })));
+    return h("tr", { role: "row" },
+      h("th", { scope: "row", role: "rowheader" }, h("button", { type: "button", class: "plain", onclick: open })),
+      h("td", { role: "cell" }, h("i", { class: "dot", "aria-hidden": "true" }), h("span")),
+      ...CLASSES.slice(2).map((kind) => h("td", { role: "cell", class: kind })));
   }
 }
 

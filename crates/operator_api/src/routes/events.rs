@@ -24,6 +24,9 @@ const SILENCE: Duration = Duration::from_secs(15);
 const CHECK: Duration = Duration::from_secs(1);
 /// Events that a stream takes at once.
 const BATCH: usize = 32;
+/// Shortest time between two turns of a stream, unless more than [`BATCH`] wait:
+/// many small writes cost both ends more than what is in them.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// Everything there is, and then every change
 ///
@@ -68,6 +71,8 @@ struct Reader {
     seen: u64,
     ready: VecDeque<Event>,
     checked: Instant,
+    /// When it took events last.
+    taken: Instant,
     _place: OwnedSemaphorePermit,
 }
 
@@ -81,7 +86,8 @@ impl Reader {
         let news = app.station.watch();
         app.station.metrics.streams.inc();
         let (ready, checked) = (VecDeque::new(), Instant::now());
-        let mut reader = Self { app, principal, news, seen: 0, ready, checked, _place: place };
+        let (taken, _place) = (checked, place);
+        let mut reader = Self { app, principal, news, seen: 0, ready, checked, taken, _place };
         match seen {
             Some(seen) => reader.seen = seen,
             None => {
@@ -98,6 +104,16 @@ impl Reader {
         self.seen = event.number;
         let id = format!("{}-{}", self.app.station.epoch(), event.number);
         self.ready.push_back(Event::default().id(id).event(event.name).data(&*event.data));
+    }
+
+    /// Lets news come together for a moment, if the last were just sent.
+    async fn gather(&mut self) {
+        let rest = GATHER.saturating_sub(self.taken.elapsed());
+        let (seen, many) = (self.seen, BATCH as u64);
+        let enough = self.news.wait_for(|newest| newest.saturating_sub(seen) >= many);
+        // Whether it was the time or the number that ran out, they are taken now.
+        let _ = timeout(rest, enough).await;
+        self.taken = Instant::now();
     }
 
     /// The next thing to say; `None` if the stream is to end.
@@ -121,7 +137,10 @@ impl Reader {
                 continue;
             }
             match timeout(SILENCE, self.news.changed()).await {
-                Ok(changed) => changed.ok()?,
+                Ok(changed) => {
+                    changed.ok()?;
+                    self.gather().await;
+                }
                 Err(_) => return Some(Event::default().comment("")),
             }
         }

@@ -1,12 +1,9 @@
 //! The host's words in those of the interface, which stay as they are when
 //! the host's change.
 
-use std::sync::PoisonError;
-
-use main_storage::Change as MapChange;
 use operator_api::model::{
-    Change, ChangeKind, CompactPlan, ExchangePlan, HostState, MemberState, MovePlan, Outcome,
-    Partition, PartitionState, Pool, PoolMember, Relocated, ResizePlan,
+    CompactPlan, ExchangePlan, MemberState, MovePlan, Outcome, PartitionState, Pool, PoolMember,
+    Relocated, ResizePlan,
 };
 use operator_api::{Refusal, Why};
 
@@ -14,58 +11,10 @@ use crate::control::{
     CompactOutcome, ExchangeOutcome, MoveOutcome, Plan, PoolStatus, ResizeOutcome,
 };
 use crate::daemon::Shared;
-use crate::daemon::board::{Board, CommandError};
+use crate::daemon::board::CommandError;
 use crate::{control, outcomes};
 
-/// Main storage and who is in it.
-pub(super) fn host(shared: &Shared, board: &Board) -> HostState {
-    let status = board.status();
-    let copying = shared.telling.copying.lock().unwrap_or_else(PoisonError::into_inner);
-    // Both are in the order of the map.
-    let mut on_map = board.map.partitions().iter();
-    let partitions = status.partitions.into_iter().filter_map(|one| {
-        let on_map = on_map.find(|on| on.name().as_str() == one.name)?;
-        let spec = &board.partitions.get(on_map.name())?.spec;
-        let change = on_map.change().map(|change| {
-            let (kind, with) = match change {
-                MapChange::Move(_) => (ChangeKind::Move, None),
-                MapChange::Exchange { with, .. } => (ChangeKind::Exchange, Some(with.to_string())),
-                MapChange::Resize(_) => (ChangeKind::Resize, None),
-            };
-            let (origin, size) = (change.to().origin(), change.to().size());
-            let (done, total) = copying.get(on_map.name()).copied().unwrap_or_default();
-            Change { kind, origin, size, with, done, total }
-        });
-        Some(Partition {
-            pool: shared
-                .config
-                .file
-                .pool_of(on_map.name())
-                .map(|pool| pool.config.name.to_string()),
-            name: one.name,
-            origin: one.origin,
-            size: one.size,
-            gap: one.gap,
-            state: state(one.state),
-            vcpus: one.vcpus,
-            engine: one.engine.as_str().to_owned(),
-            image: spec.image.clone(),
-            ready: one.ready,
-            reason: one.reason,
-            change,
-        })
-    });
-    HostState {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        main_storage: status.main_storage,
-        free: board.map.gaps().iter().map(|gap| gap.size()).sum(),
-        unit: board.map.unit(),
-        ending: board.closing,
-        partitions: partitions.collect(),
-    }
-}
-
-const fn state(state: control::PartitionState) -> PartitionState {
+pub(super) const fn state(state: control::PartitionState) -> PartitionState {
     match state {
         control::PartitionState::Running => PartitionState::Running,
         control::PartitionState::Stopped => PartitionState::Stopped,

@@ -6,6 +6,7 @@
 
 mod audit;
 mod convert;
+mod news;
 mod operator;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,6 @@ use std::time::Duration;
 
 use identity::Role;
 use main_storage::PartitionName;
-use operator_api::model::State;
 use operator_api::{Door, Quantity, Running, Settings, Station, Tcp};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -26,7 +26,7 @@ use crate::in_full;
 use operator::Host;
 
 /// Shortest time between two tellings.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(50);
 /// Longest time between two looks, should a change not be announced.
 const LOOK: Duration = Duration::from_secs(1);
 /// Files that this process would like to have open at once.
@@ -112,14 +112,16 @@ impl Shared {
     /// Tells operators what there is now.
     pub(super) fn tell(&self) {
         let _turn = self.telling.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let host = convert::host(self, &self.board());
+        let told = self.station().snapshot();
+        let mut changes = news::changes(self, &self.board(), &told.state().host);
+        // What nobody looks at need not be copied to be changed.
+        drop(told);
         // Nobody runs the pools before the host does, or without any.
-        let (pools, waiting) = if self.config.file.pools.is_empty() || !self.pools.are_run() {
-            (Vec::new(), Vec::new())
-        } else {
-            (convert::pools(self, self.pools.status()), self.pools.waiting())
-        };
-        self.station().publish(State { host, pools, waiting });
+        if !self.config.file.pools.is_empty() && self.pools.are_run() {
+            let pools = convert::pools(self, self.pools.status());
+            changes.pools = Some((pools, self.pools.waiting()));
+        }
+        self.station().amend(changes);
     }
 
     /// Tells operators of every change, until [`Shared::end_telling`].
@@ -135,7 +137,7 @@ impl Shared {
             }
             let told = self.station().snapshot();
             let pools = telling.pools_changed.swap(false, Ordering::Relaxed);
-            if !pools && convert::host(self, &board) == told.state().host {
+            if !pools && news::changes(self, &board, &told.state().host).is_empty() {
                 // Whatever it is that wakes it, looking is what telling begins with.
                 drop(self.changed.wait_timeout(board, LOOK));
             }
