@@ -14,7 +14,7 @@ const MACHINE_ID: &str = "/etc/machine-id";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Where a machine says who it is. Made at its first renewal, which is before it is
-/// captured; then each file has but to be written, at a tenth of the cost.
+/// captured; then each file has but to be written.
 pub(crate) struct Identity {
     random: File,
     hostname: Text,

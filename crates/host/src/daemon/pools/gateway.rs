@@ -26,6 +26,9 @@ const PROOFS: usize = 4;
 /// Machines that a claim may be given until one accepts.
 const ATTEMPTS: usize = 3;
 
+/// Characters that a guest may say of why a program cannot be started.
+const MAX_REASON: usize = 1024;
+
 /// Starts the gateway.
 pub(in crate::daemon) fn start(shared: &Arc<Shared>) -> Result<Running, String> {
     let spec = shared.config.file.gateway.clone();
@@ -58,8 +61,7 @@ pub(in crate::daemon) fn start(shared: &Arc<Shared>) -> Result<Running, String> 
     let users = spec.users.clone().unwrap_or_else(|| shared.dir.users());
     let proofs = Arc::new(tokio::sync::Semaphore::new(PROOFS));
     let known = Known { users, verifier: verifier.map(Arc::new), spec, proofs };
-    let specs = shared.config.file.pools.clone();
-    let service = Claims { shared: Arc::clone(shared), pools: shared.pools.clone(), specs };
+    let service = Claims { shared: Arc::clone(shared) };
     Running::start(settings, Arc::new(known), Arc::new(service)).map_err(|e| in_full(&e))
 }
 
@@ -153,18 +155,20 @@ impl Authority for Known {
 /// Asks the pools for machines.
 struct Claims {
     shared: Arc<Shared>,
-    pools: Pools,
-    specs: Vec<PoolSpec>,
 }
 
 impl Claims {
+    fn specs(&self) -> &[PoolSpec] {
+        &self.shared.config.file.pools
+    }
+
     /// Which pool and program a name means: `POOL/TPN`, a pool with one program,
     /// or a program of any pool.
     fn find(&self, name: &str) -> Option<(Option<PoolName>, Tpn)> {
         if let Some((pool, tpn)) = name.split_once('/') {
             return Some((Some(PoolName::new(pool).ok()?), Tpn::new(tpn).ok()?));
         }
-        let pool = self.specs.iter().find(|spec| spec.config.name.as_str() == name);
+        let pool = self.specs().iter().find(|spec| spec.config.name.as_str() == name);
         match pool {
             None => Some((None, Tpn::new(name).ok()?)),
             Some(spec) => match spec.programs.as_slice() {
@@ -177,7 +181,7 @@ impl Claims {
     /// A service was started before anybody could give it arguments.
     fn takes_arguments(&self, pool: Option<&PoolName>, tpn: &Tpn) -> bool {
         let named =
-            self.specs.iter().filter(|spec| pool.is_none_or(|name| spec.config.name == *name));
+            self.specs().iter().filter(|spec| pool.is_none_or(|name| spec.config.name == *name));
         let mut programs = named.flat_map(|spec| &spec.programs).filter(|one| one.tpn == *tpn);
         programs.all(|program| matches!(program.kind, ProgramKind::Run { .. }))
     }
@@ -235,11 +239,11 @@ impl Claims {
         let ours = UnixStream::from_std(ours).map_err(socket)?;
         let (told, mut hear) = unbounded_channel();
         let (request, arguments) = (request.clone(), arguments.to_vec());
-        self.pools.tell(Input::Allocate { request, arguments, connection: theirs, told });
+        self.shared.pools.tell(Input::Allocate { request, arguments, connection: theirs, told });
         let ending = || Refusal::Retry("the host is ending".to_owned());
         let Some(Told::Claimed(id)) = hear.recv().await else { return Err(ending()) };
         // Dropped on any way out but the last, it withdraws the claim.
-        let mut claim = Claim { pools: self.pools.clone(), id, over: false };
+        let mut claim = Claim { pools: self.shared.pools.clone(), id, over: false };
         match hear.recv().await {
             Some(Told::Accepted { member }) => {
                 tracing::debug!(conversation = %id, member, "accepted");
@@ -256,7 +260,8 @@ impl Claims {
             }
             Some(Told::Ended { how: service_pool::Ending::NotStarted, reason }) => {
                 claim.over = true;
-                let reason = reason.unwrap_or_default();
+                // The guest's own words.
+                let reason: String = reason.unwrap_or_default().chars().take(MAX_REASON).collect();
                 Err(Refusal::Never(format!("the program cannot be started: {reason}")))
             }
             Some(Told::Ended { .. }) => {

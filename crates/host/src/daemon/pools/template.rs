@@ -290,8 +290,7 @@ fn initialise(
 }
 
 /// Renews the machine once: what its system does for that the first time (files
-/// copied into the upper layer, a mount) is done when others are made from it, and
-/// renewing them takes a quarter of the time.
+/// copied into the upper layer, a mount) is done when others are made from it.
 fn rehearse(process: &Process, reports: &Receiver<Report>) -> Result<(), String> {
     let renewal = renewal(process.name.to_string(), 0)
         .map_err(|error| format!("the host has no random numbers: {error}"))?;
