@@ -60,15 +60,15 @@ fn until(what: &str, mut happened: impl FnMut() -> bool) {
     }
 }
 
-/// Kills the host in the middle of a command on `b`, `more` after it began.
-fn killed_in(host: &Host, command: &str, more: Duration) {
+/// Kills the host in the middle of a command, `more` after it began.
+fn killed_in(host: &Host, command: &[&str], more: Duration) {
     let begun = || {
         let log = std::fs::read_to_string(host.path("state/host.log")).unwrap();
         log.matches("in the journal").count()
     };
     let before = begun();
     let start = || {
-        host.command(&[command, "b"])
+        host.command(command)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -183,7 +183,7 @@ fn guest_starts_stops_and_restarts_are_finished_by_the_next_host() {
         ("stop", "stopped", 60),
         ("start", "running", 30),
     ] {
-        killed_in(&host, command, Duration::from_millis(more));
+        killed_in(&host, &[command, "b"], Duration::from_millis(more));
         host.comes_back();
         until(command, || map(&host)[1] == row("b", 128, state));
         if state == "running" {
@@ -193,7 +193,7 @@ fn guest_starts_stops_and_restarts_are_finished_by_the_next_host() {
         }
     }
     let (before, pid) = (uptime(&host, "b"), worker(&host, "b"));
-    killed_in(&host, "restart", Duration::ZERO);
+    killed_in(&host, &["restart", "b"], Duration::ZERO);
     host.comes_back();
     until("the end of the restart", || {
         processes("berth: b", &host.path("state")).iter().all(|now| *now != pid)
@@ -323,6 +323,52 @@ fn guest_partitions_come_and_go_and_are_remembered() {
     host.comes_back();
     assert_eq!(host.partition("e")["origin"], json!(480 * MIB));
     assert_eq!(host.partition("c")["state"], "running");
+}
+
+#[test]
+fn guest_partitions_are_made_or_not_and_deleted_whenever_the_host_is_killed() {
+    let host = Host::up(TWO);
+    let mut check = SelfCheck::start(&host, "b");
+    check.report();
+    let create = ["create", "c", "--size", "112M", "--disk", "64M", "--start"];
+    let there = || map(&host).into_iter().find(|row| row.0 == "c");
+    let mut made = 0;
+    for round in 0..12 {
+        let mut creator = host
+            .command(&create)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Before it is made, before it is started, and when its guest boots.
+        std::thread::sleep(Duration::from_millis(9 * round));
+        host.kill();
+        let _ = creator.wait().unwrap();
+        host.comes_back();
+        // Made or not, there is one in its place that works.
+        if let Some(row) = there() {
+            assert_eq!(row.1, 256, "round {round}: {row:?}");
+            made += 1;
+        } else {
+            assert_eq!(host.json(&create).1["origin"], json!(256 * MIB), "round {round}");
+        }
+        let start = host.run(&["start", "c"]);
+        assert!(start.status.success() || there().unwrap().2 == "running", "{start:?}");
+        assert!(!host.run(&["exec", "c", "--", "test", "-e", "/data/f"]).status.success());
+        host.exec("c", &["sh", "-c", "echo of this one >/data/f && sync"]);
+        worker(&host, "c");
+        assert!(host.run(&["stop", "c"]).status.success());
+
+        // A deletion that the journal knows is finished, at whatever point it was.
+        killed_in(&host, &["delete", "c"], Duration::from_millis(round));
+        host.comes_back();
+        until("the deletion", || there().is_none());
+        assert!(processes("berth: c", &host.path("state")).is_empty());
+    }
+    assert!(made > 0, "the host was always killed too early to say anything");
+    let last = check.end();
+    assert_eq!(last["errors"], 0, "{last}");
 }
 
 #[test]
