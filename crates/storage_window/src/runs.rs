@@ -100,6 +100,11 @@ fn ask(
     let mut at = pages.start;
     while at < pages.end {
         let data = match rustix::fs::seek(file, SeekFrom::Data(offset(at))) {
+            // A device has no holes, and says 0 whatever it is asked.
+            Ok(found) if found < offset(at) => {
+                append(all, at..pages.end, true);
+                break;
+            }
             Ok(found) => page(found).min(pages.end),
             Err(Errno::NXIO) => pages.end,
             Err(error) => return Err(error.into()),
@@ -262,6 +267,16 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(pages(&runs), expected.collect::<Vec<_>>());
+    }
+
+    /// Found with a devdax device, where this was asked for ever.
+    #[test]
+    fn a_device_has_no_holes() {
+        let device = std::fs::File::open("/dev/null").unwrap();
+        let range = StorageRange::new(1 << 20, 1 << 20).unwrap();
+        let mut all = Vec::new();
+        ask(device.as_fd(), range, 2..6, &mut all).unwrap();
+        assert_eq!(all, [Run { pages: 2..6, data: true }]);
     }
 
     #[test]
