@@ -29,6 +29,9 @@ const DIRECTORY: &str = "/run/berth";
 /// first process.
 const DIRECTORY_VARIABLE: &str = "BERTH_AGENT_DIRECTORY";
 
+/// Why nobody may converse with a machine that could not be renewed.
+const LIKE_ANOTHER: &str = "the machine is like another one: it could not be renewed";
+
 /// Why the loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -54,6 +57,8 @@ pub(crate) struct Server {
     metadata_due: bool,
     /// Of a machine that was renewed.
     identity: Option<renew::Identity>,
+    /// Its last renewal failed: it is still like another.
+    like_another: bool,
     database: Database,
     /// Whether somebody may have connected to it.
     database_due: bool,
@@ -100,6 +105,7 @@ impl Server {
             metadata: Metadata::default(),
             metadata_due: false,
             identity: None,
+            like_another: false,
             database: Database::default(),
             database_due: false,
             directory,
@@ -301,7 +307,10 @@ impl Server {
     fn converse(&mut self, stream: StreamId, conversation: &Conversation) {
         self.be_of_a_pool();
         let tpn = &conversation.tpn;
-        let joined = self.admit(stream).and_then(|()| match &conversation.program {
+        // The host does not wait for a renewal before it sends this.
+        let different = if self.like_another { Err(LIKE_ANOTHER.to_owned()) } else { Ok(()) };
+        let admitted = different.and_then(|()| self.admit(stream));
+        let joined = admitted.and_then(|()| match &conversation.program {
             Some(program) => Command::start(stream, program),
             None => match self.services.get(tpn) {
                 Some(service) => service.converse(stream, tpn),
@@ -320,6 +329,7 @@ impl Server {
         } else {
             Err("only the first process of a guest renews it".to_owned())
         };
+        self.like_another = renewed.is_err();
         self.link.say(
             0,
             &match renewed {

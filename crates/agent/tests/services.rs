@@ -286,7 +286,14 @@ fn a_process_that_is_not_the_first_renews_nothing() {
             generation: 1,
         }),
     );
+    // The host does not wait for the answer; nobody may meet a machine like another.
+    let program = Some(ExecRequest::new(["true"]));
+    agent.say(7, &Message::Converse(Conversation { tpn: echo(), program }));
     assert!(matches!(agent.next(), (0, Message::RenewFailed(_))));
+    match agent.next() {
+        (7, Message::Failed(why)) => assert!(why.contains("renewed"), "{why}"),
+        other => panic!("{other:?}"),
+    }
     assert_eq!(std::fs::read("/proc/sys/kernel/hostname").unwrap(), before);
 }
 

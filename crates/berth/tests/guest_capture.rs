@@ -78,7 +78,7 @@ impl Host {
 
     fn copy(&self, index: u64, (state, capture): &(MachineState, Capture)) -> Guest {
         let window = self.window(index);
-        capture.fill(&window).unwrap();
+        capture.fill(self.main.storage_fd(), &window).unwrap();
         let machine = Machine::without_guest(&self.config, &window).unwrap();
         let guest = Guest { machine, window, decoder: Decoder::new(), stream: 1000 };
         guest.hold();

@@ -301,6 +301,10 @@ pub struct MemberPutBack {
     pub micros: u64,
     /// How often it was put back since the host started, this time included.
     pub times: u64,
+    /// Microseconds that the machine had taken in the conversation before, from its
+    /// waking to its program's first output. The rest of what its user waited for
+    /// was the host's part.
+    pub first_output_us: Option<u64>,
 }
 
 /// A partition to be made.

@@ -234,8 +234,15 @@ pub(crate) enum Report {
     ConversationAccepted { conversation: u64 },
     /// A conversation is over: code 0 is in order. Everything that the program
     /// sent has been written to the user's connection, if he is there. With
-    /// the last of what the program wrote to standard error.
-    ConversationEnded { conversation: u64, end: ProgramEnd, words: String },
+    /// the last of what the program wrote to standard error, and the microseconds
+    /// from the machine's waking to the program's first output, if it had one.
+    ConversationEnded {
+        conversation: u64,
+        end: ProgramEnd,
+        words: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        first_output_us: Option<u64>,
+    },
     /// The guest is renewed, or why not.
     Renewed { problem: Option<String> },
     /// A program in the guest asks who the machine is: path and query of its

@@ -137,17 +137,27 @@ impl Capture {
         self.data.iter().map(|pages| pages.end - pages.start).sum::<u64>() * PAGE_SIZE
     }
 
-    /// Makes a window that is nothing but holes a copy. Nobody uses it yet.
+    /// Makes a window that is nothing but holes a copy. Nobody uses it yet. The
+    /// file is that of main storage.
     ///
     /// # Errors
     /// [`CaptureError`]; the window may be a part of a copy then.
-    pub fn fill(&self, window: &StorageWindow) -> Result<(), CaptureError> {
+    pub fn fill(
+        &self,
+        storage: BorrowedFd<'_>,
+        window: &StorageWindow,
+    ) -> Result<(), CaptureError> {
         let _claim = self.claim(window)?;
         for pages in &self.data {
             let (start, end) = (pages.start * PAGE_SIZE, pages.end * PAGE_SIZE);
             let (at, length) = (start as usize, (end - start) as usize);
-            window.storage.populate(at, length, true)?;
-            self.copy(window, at, length);
+            // A third less time than by the mapping: no page is made zero before
+            // it is written, and mapping those that are there takes many at once.
+            let written = self.write(storage, window.origin() + start, at, length)?;
+            window.storage.populate(at, length, !written)?;
+            if !written {
+                self.copy(window, at, length);
+            }
         }
         for (page, key) in self.keys.iter().enumerate() {
             // A key that is written makes its page of keys cost memory.
@@ -209,6 +219,33 @@ impl Capture {
             return Err(CaptureError::Length { found: expected, expected: found });
         }
         Claim::of(window)
+    }
+
+    /// Writes a part of the capture to the file of main storage; false if it is of
+    /// a kind that can be mapped only (huge pages, devices).
+    fn write(
+        &self,
+        storage: BorrowedFd<'_>,
+        mut offset: u64,
+        at: usize,
+        length: usize,
+    ) -> io::Result<bool> {
+        // SAFETY: inside the mapping, whose file does not change.
+        let content = unsafe { std::slice::from_raw_parts(self.pages.base().add(at), length) };
+        let mut left = content;
+        while !left.is_empty() {
+            match rustix::io::pwrite(storage, left, offset) {
+                Err(Errno::INTR) => {}
+                Err(Errno::INVAL) if left.len() == length => return Ok(false),
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                written => {
+                    let written = written?;
+                    left = left.get(written..).unwrap_or_default();
+                    offset += written as u64;
+                }
+            }
+        }
+        Ok(true)
     }
 
     fn copy(&self, window: &StorageWindow, at: usize, length: usize) {
@@ -305,7 +342,7 @@ mod tests {
             }
             let (_file, capture) = captured(&main, &original);
             let copy = window(&main, 2);
-            capture.fill(&copy).unwrap();
+            capture.fill(main.storage_fd(), &copy).unwrap();
             let as_captured = content(&copy);
             prop_assert_eq!(&as_captured.0, &content(&original).0);
             prop_assert!(as_captured.1.iter().all(|key| key & StorageKey::DIRTY == 0));
@@ -328,7 +365,7 @@ mod tests {
         assert_eq!(capture.bytes(), PAGE_SIZE);
         let copy = window(&main, 2);
         let range = StorageRange::new(2 * M, 2 * M).unwrap();
-        capture.fill(&copy).unwrap();
+        capture.fill(main.storage_fd(), &copy).unwrap();
         assert_eq!(main.resident(range).unwrap(), PAGE_SIZE);
         store(&copy, 3, 2);
         store(&copy, 9, 2);
@@ -336,6 +373,20 @@ mod tests {
         assert_eq!(done, PutBack { copied: 1, cleared: 1 });
         assert_eq!(main.resident(range).unwrap(), PAGE_SIZE);
         assert_eq!(capture.put_back(&copy).unwrap(), PutBack::default());
+    }
+
+    #[test]
+    fn storage_that_can_be_mapped_only_is_filled_too() {
+        let main = MainStorage::create(4 * M, Backing::Memfd).unwrap();
+        let original = window(&main, 0);
+        store(&original, 3, 1);
+        let (_file, capture) = captured(&main, &original);
+        let copy = window(&main, 2);
+        // There need be no such pages: nothing is stored in this file.
+        let flags = rustix::fs::MemfdFlags::HUGETLB | rustix::fs::MemfdFlags::HUGE_2MB;
+        let huge = rustix::fs::memfd_create("huge", flags).unwrap();
+        capture.fill(huge.as_fd(), &copy).unwrap();
+        assert!(content(&copy).0 == content(&original).0);
     }
 
     #[test]

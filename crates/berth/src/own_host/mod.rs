@@ -7,6 +7,7 @@ mod program;
 use std::io;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use host::client::{Client, ClientError};
 use host::control::{Reply, Request};
@@ -50,10 +51,25 @@ impl OwnHost {
         let directory = directory.map_err(OwnHostError::Directory)?;
         let path = directory.path().join("berth.toml");
         std::fs::write(&path, host_file).map_err(OwnHostError::Directory)?;
-        let host = Self { program, directory, up: true };
-        // What it prints is how to find it, and nobody needs to.
-        host.run(&["up", "--detach", "-f", &path.to_string_lossy()], Stdio::null())?;
+        let mut host = Self { program, directory, up: false };
+        host.up_again()?;
         Ok(host)
+    }
+
+    fn up_again(&mut self) -> Result<(), OwnHostError> {
+        let file = self.directory.path().join("berth.toml");
+        // A host that did not come up as a whole may be there.
+        self.up = true;
+        // What it prints is how to find it, and nobody needs to.
+        self.run(&["up", "--detach", "-f", &file.to_string_lossy()], Stdio::null())
+    }
+
+    /// Ends it and starts it again by the same file; how long the start took.
+    pub(crate) fn restart(&mut self) -> Result<Duration, OwnHostError> {
+        self.run(&["down"], Stdio::null())?;
+        let started = Instant::now();
+        self.up_again()?;
+        Ok(started.elapsed())
     }
 
     fn state(&self) -> PathBuf {

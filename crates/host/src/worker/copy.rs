@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,8 +52,12 @@ impl Origin {
     }
 
     /// Makes a window of holes a copy of the captured storage.
-    pub(super) fn fill(&self, window: &StorageWindow) -> Result<(), String> {
-        self.storage.fill(window).map_err(|error| in_full(&error))
+    pub(super) fn fill(
+        &self,
+        storage: BorrowedFd<'_>,
+        window: &StorageWindow,
+    ) -> Result<(), String> {
+        self.storage.fill(storage, window).map_err(|error| in_full(&error))
     }
 
     /// What the host's side of the agent's connection begins with.

@@ -227,7 +227,7 @@ fn map(
         return Ok((window, None));
     }
     let origin = Origin::read(next()?, next()?, range.size())?;
-    origin.fill(&window)?;
+    origin.fill(storage.as_fd(), &window)?;
     Ok((window, Some(origin)))
 }
 

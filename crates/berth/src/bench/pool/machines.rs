@@ -84,13 +84,9 @@ impl Machines<'_> {
             Ok(if ready { Ok(()) } else { Err(format!("{reply:?}")) })
         })?;
         let micros = started.elapsed().as_secs_f64() * 1e6;
-        self.stop_cold()?;
+        // Its CPU is for the pool again.
+        self.done(&Request::Stop { name: COLD.into(), now: true })?;
         Ok(micros)
-    }
-
-    /// Stops the partition that is booted; its CPU is for the pool then.
-    pub(super) fn stop_cold(&self) -> Result<(), PoolBenchError> {
-        self.done(&Request::Stop { name: COLD.into(), now: true })
     }
 
     fn done(&self, request: &Request) -> Result<(), PoolBenchError> {

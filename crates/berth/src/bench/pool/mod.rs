@@ -64,6 +64,8 @@ pub(crate) enum PoolBenchError {
     InVain { what: &'static str, last: String },
     #[error("the capture of the pool cannot be looked at")]
     Capture(#[source] std::io::Error),
+    #[error("no round trips over a socket of our own")]
+    Socket(#[source] std::io::Error),
     #[error("a client's thread failed")]
     Client,
 }
@@ -71,13 +73,16 @@ pub(crate) enum PoolBenchError {
 /// Measures `rounds` rounds; `note` is told what happens.
 pub(crate) fn run(rounds: usize, note: &dyn Fn(&str)) -> Result<Rows, PoolBenchError> {
     note(&format!("starting a host with a pool of {MACHINES} machines of {MACHINE_MIB}M"));
-    let host = OwnHost::up(&host_file())?;
+    let mut host = OwnHost::up(&host_file())?;
     let dir = host.state_dir()?;
     let partner = Partner::Socket(dir.gateway_socket());
-    let machines = Machines { host: &host };
-    machines.stop_cold()?;
-    machines.await_free(MACHINES)?;
     let mut figures = Figures::default();
+    for start in 0..rounds.max(1) {
+        note(&format!("start {} of {rounds} with the capture on disk", start + 1));
+        figures.warm_us.push(host.restart()?.as_secs_f64() * 1e6);
+    }
+    let machines = Machines { host: &host };
+    let mut echo = talk::Echo::start()?;
     let mut memcpy = Memcpy::new(WRITTEN_MIB << 20)?;
     figures.capture_bytes = machines::stored(&dir.captures().join(POOL).join("storage"))?;
     for round in 0..rounds.max(1) {
@@ -85,8 +90,15 @@ pub(crate) fn run(rounds: usize, note: &dyn Fn(&str)) -> Result<Rows, PoolBenchE
         figures.memcpy.push(memcpy.run());
         figures.echo_us.extend(talk::echoes(&partner, CONVERSATIONS)?);
         for _ in 0..CONVERSATIONS {
-            figures.first_byte_us.push(talk::first_byte(&partner, "echo")?);
-            machines.await_free(MACHINES)?;
+            figures.socket_us.push(echo.round_trip()?);
+            let mut took = 0.0;
+            let served = machines.reset_after(|| {
+                took = talk::first_byte(&partner, "echo")?;
+                Ok(())
+            })?;
+            figures.first_byte_us.push(took);
+            let machine = served.first_output_us.map(|micros| took - micros as f64);
+            figures.host_us.extend(machine);
             figures.started_us.push(talk::first_byte(&partner, "started")?);
             machines.await_free(MACHINES)?;
         }
@@ -112,6 +124,7 @@ size = "{total}M"
 name = "{COLD}"
 size = "{MACHINE_MIB}M"
 image = "python"
+autostart = false
 
 [[pool]]
 name = "{POOL}"

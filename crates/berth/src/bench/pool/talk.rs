@@ -1,5 +1,7 @@
 //! The users' side: conversations over the gateway's socket.
 
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Instant;
 
@@ -47,6 +49,32 @@ pub(super) fn echoes(partner: &Partner, count: usize) -> Result<Vec<f64>, PoolBe
     }
     conversation.deallocate()?;
     Ok(times)
+}
+
+/// A thread that sends each byte back that it gets by a Unix socket.
+pub(super) struct Echo(UnixStream);
+
+impl Echo {
+    pub(super) fn start() -> Result<Self, PoolBenchError> {
+        let (ours, mut theirs) = UnixStream::pair().map_err(PoolBenchError::Socket)?;
+        thread::spawn(move || {
+            let mut byte = [0];
+            while matches!(theirs.read(&mut byte), Ok(1)) && theirs.write_all(&byte).is_ok() {}
+        });
+        Ok(Self(ours))
+    }
+
+    /// One round trip; microseconds. As between users of a host that has nothing
+    /// else to do, the other thread is asleep.
+    pub(super) fn round_trip(&mut self) -> Result<f64, PoolBenchError> {
+        let mut round_trip = || -> io::Result<f64> {
+            let started = Instant::now();
+            self.0.write_all(b"?")?;
+            self.0.read_exact(&mut [0])?;
+            Ok(started.elapsed().as_secs_f64() * 1e6)
+        };
+        round_trip().map_err(PoolBenchError::Socket)
+    }
 }
 
 /// A conversation that fills memory of its machine.

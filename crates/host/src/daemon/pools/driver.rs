@@ -54,6 +54,8 @@ pub(super) struct Driver {
     /// Machines that are being put back, and since when.
     restoring: BTreeMap<MemberId, Instant>,
     pub(super) alarms: BTreeMap<PoolName, String>,
+    /// How long machines took to the first output of a conversation that is over.
+    first_outputs: BTreeMap<MemberId, Option<u64>>,
     /// What it took the last time.
     pub(super) put_back: BTreeMap<MemberId, MemberPutBack>,
     /// How long users and machines take.
@@ -73,6 +75,8 @@ pub(super) struct Conversation {
     pub(super) member: Option<MemberId>,
     /// When something must have happened.
     deadline: Option<Instant>,
+    /// Its machine differs from its like.
+    renewed: bool,
     accepted: bool,
     /// What the program said last.
     words: String,
@@ -101,6 +105,7 @@ impl Driver {
             restoring: BTreeMap::new(),
             suspect: BTreeMap::new(),
             alarms: BTreeMap::new(),
+            first_outputs: BTreeMap::new(),
             put_back: BTreeMap::new(),
         }
     }
@@ -286,6 +291,7 @@ impl Driver {
             accepted,
             words,
             starts: false,
+            renewed: false,
             reason,
         };
         self.conversations.insert(id, one);
@@ -366,8 +372,8 @@ impl Driver {
         self.process(member).is_some_and(|process| process.give(order, &[]).is_ok())
     }
 
-    /// Wakes the machine and makes it differ from its like; the rest follows
-    /// when it says so. Until then it is the capture, byte for byte.
+    /// Wakes the machine, makes it differ from its like and has its program run.
+    /// Until then it is the capture, byte for byte.
     fn assign(&mut self, member: MemberId, id: ConversationId) {
         let Some(one) = self.conversations.get_mut(&id) else { return };
         one.member = Some(member.clone());
@@ -396,13 +402,23 @@ impl Driver {
             }
             self.shared.begin_database(&process, Some((id, &one.user, &one.groups)));
         }
-        let woken = renewal.is_ok_and(|renewal| {
+        let renewed = renewal.is_ok_and(|renewal| {
             self.give(member, &Order::Wake) && self.give(member, &Order::Renew(Box::new(renewal)))
         });
+        // Its agent takes one after the other, and accepts nothing if the first fails:
+        // so nothing has to be waited for in between.
+        let woken = renewed && self.converse(member, id);
         tracing::debug!(conversation = %id, %member, woken, "woken");
         if !woken {
             self.end(id, Ending::NotAccepted);
         }
+    }
+
+    fn converse(&mut self, member: &MemberId, id: ConversationId) -> bool {
+        let joined = self.order_to_converse(member, id);
+        joined.zip(self.process(member)).is_some_and(|((order, stream), process)| {
+            process.give(&order, &[stream.as_fd()]).is_ok()
+        })
     }
 
     /// Lets those in who wait for machines that are awake, or can be woken.
@@ -506,7 +522,8 @@ impl Driver {
                     self.accepted(&member, id);
                 }
             }
-            Report::ConversationEnded { conversation, end, words } => {
+            Report::ConversationEnded { conversation, end, words, first_output_us } => {
+                self.first_outputs.insert(member, first_output_us);
                 let Some(id) = self.numbers.get(&conversation).copied() else { return };
                 let Some(one) = self.conversations.get_mut(&id) else { return };
                 let how = match end {
@@ -537,30 +554,31 @@ impl Driver {
             bytes: (done.copied + done.cleared) * main_storage::PAGE_SIZE,
             micros: u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX),
             times: times + 1,
+            first_output_us: self.first_outputs.remove(member).flatten(),
         };
         self.measures.put_back(member, this.micros);
         self.put_back.insert(member.clone(), this);
     }
 
-    /// The machine differs from its like: now the program may run.
+    /// The machine differs from its like, or can not.
     fn renewed(&mut self, member: &MemberId, problem: Option<String>) {
-        let of = |(id, one): (&ConversationId, &Conversation)| {
-            (one.member.as_ref() == Some(member) && !one.accepted).then_some(*id)
+        let of = |(_, one): &(&ConversationId, &mut Conversation)| {
+            one.member.as_ref() == Some(member) && !one.renewed
         };
-        let Some(id) = self.conversations.iter().find_map(of) else { return };
-        if let Some(problem) = problem {
-            tracing::error!(%member, problem, "a machine could not be renewed");
-            // Put back it would be no other: it is made anew.
-            self.suspect.insert(member.clone(), format!("it could not be renewed: {problem}"));
-            return self.end(id, Ending::NotAccepted);
-        }
-        tracing::debug!(conversation = %id, %member, "renewed");
-        let joined = self.order_to_converse(member, id);
-        let sent = joined.zip(self.process(member)).is_some_and(|((order, stream), process)| {
-            process.give(&order, &[stream.as_fd()]).is_ok()
-        });
-        if !sent {
-            self.end(id, Ending::NotAccepted);
+        let Some((id, one)) = self.conversations.iter_mut().find(of) else { return };
+        let id = *id;
+        match problem {
+            None => {
+                one.renewed = true;
+                tracing::debug!(conversation = %id, %member, "renewed");
+            }
+            Some(problem) => {
+                tracing::error!(%member, problem, "a machine could not be renewed");
+                // Put back it would be no other: it is made anew.
+                let why = format!("it could not be renewed: {problem}");
+                self.suspect.insert(member.clone(), why);
+                self.end(id, Ending::NotAccepted);
+            }
         }
     }
 
@@ -598,6 +616,11 @@ impl Driver {
     fn accepted(&mut self, member: &MemberId, id: ConversationId) {
         let longest = self.shared.pool_of(member).map(|spec: &PoolSpec| spec.conversation);
         if let Some(one) = self.conversations.get_mut(&id) {
+            if !one.renewed {
+                tracing::error!(%member, "a machine has accepted before it was renewed");
+                self.suspect.insert(member.clone(), "its guest does not renew it".to_owned());
+                return self.end(id, Ending::NotAccepted);
+            }
             one.accepted = true;
             one.deadline = longest.map(|longest| Instant::now() + longest);
             let _ = one.told.send(Told::Accepted { member: member.to_string() });

@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use agent_protocol::{DATA_CHUNK, Message, ReceiveWindow, SendWindow};
 
@@ -18,6 +19,8 @@ use crate::link::{ProgramEnd, Report};
 pub(super) struct Conversation {
     /// None of a connection to a database.
     pub(super) id: Option<u64>,
+    /// When its machine was.
+    woken: Option<Instant>,
     /// The other end; of a database it comes later than the guest's first bytes.
     client: OnceLock<UnixStream>,
     talk: Mutex<Talk>,
@@ -31,21 +34,24 @@ struct Talk {
     from_guest: ReceiveWindow,
     to_guest: SendWindow,
     accepted: bool,
+    /// How long the machine took to the program's first output.
+    first_output: Option<Duration>,
     /// What the program wrote to standard error.
     words: Tail,
     end: Option<ProgramEnd>,
 }
 
 impl Conversation {
-    pub(super) fn new(id: u64, client: UnixStream) -> io::Result<Self> {
-        let conversation = Self { id: Some(id), ..Self::of_database() };
+    /// In a machine that was woken then.
+    pub(super) fn new(id: u64, client: UnixStream, woken: Option<Instant>) -> io::Result<Self> {
+        let conversation = Self { id: Some(id), woken, ..Self::of_database() };
         conversation.join(client).map(|()| conversation)
     }
 
     /// A connection to a database, which is joined to it later.
     pub(super) fn of_database() -> Self {
         let (client, talk) = (OnceLock::new(), Mutex::default());
-        Self { id: None, client, talk, changed: Condvar::new() }
+        Self { id: None, woken: None, client, talk, changed: Condvar::new() }
     }
 
     /// Has the other end from now on.
@@ -90,6 +96,8 @@ impl Conversation {
                     talk.words.add(bytes);
                     heard.credit = talk.from_guest.consumed(bytes.len());
                 } else if !bytes.is_empty() {
+                    let first = talk.first_output.or(self.woken.map(|woken| woken.elapsed()));
+                    talk.first_output = first;
                     talk.pieces.push_back(bytes.clone());
                 }
             }
@@ -154,9 +162,16 @@ impl Conversation {
         let words = talk.words.text();
         let reason = "it ended without a reason".to_owned();
         let end = talk.end.clone().unwrap_or(ProgramEnd::Failed { reason });
+        let first = talk.first_output.map(|took| took.as_micros());
+        let first_output_us = first.and_then(|micros| u64::try_from(micros).ok());
         drop(talk);
         self.changed.notify_all();
-        self.id.map(|conversation| Report::ConversationEnded { conversation, end, words })
+        self.id.map(|conversation| Report::ConversationEnded {
+            conversation,
+            end,
+            words,
+            first_output_us,
+        })
     }
 
     /// Passes on what the user sends, as the guest takes it, to its end.
@@ -237,7 +252,7 @@ mod tests {
 
     fn conversation() -> (Conversation, UnixStream) {
         let (ours, user) = UnixStream::pair().unwrap();
-        (Conversation::new(7, ours).unwrap(), user)
+        (Conversation::new(7, ours, None).unwrap(), user)
     }
 
     #[test]

@@ -70,6 +70,8 @@ struct State {
     /// The guest stands still as it was captured, or is about to: whatever it
     /// were told would wait for whoever wakes it.
     parked: bool,
+    /// When it was woken last.
+    woken: Option<Instant>,
     /// The channel's session that everything here is of.
     session: u64,
     /// Number of the last stream.

@@ -63,7 +63,8 @@ impl Agent {
 
     /// The guest is about to go on: it may be talked to.
     pub(crate) fn wake(&self) {
-        lock(&self.state).parked = false;
+        let mut state = lock(&self.state);
+        (state.parked, state.woken) = (false, Some(Instant::now()));
     }
 
     /// Waits until the guest was taken to be so once more; false if it has not
@@ -166,7 +167,14 @@ impl Agent {
     ) {
         if let Err(reason) = self.begin(id, tpn, program, client) {
             let (end, words) = (ProgramEnd::Failed { reason }, String::new());
-            self.report(Some(Report::ConversationEnded { conversation: id, end, words }));
+            let first_output_us = None;
+            let conversation = id;
+            self.report(Some(Report::ConversationEnded {
+                conversation,
+                end,
+                words,
+                first_output_us,
+            }));
         }
     }
 
@@ -182,7 +190,8 @@ impl Agent {
         let request = Message::Converse(agent_protocol::Conversation { tpn, program });
         let fits = request.encode(SESSION_STREAM, &mut Vec::new());
         fits.map_err(|_| "command and variables are longer than 64 KiB")?;
-        let conversation = Conversation::new(id, client)
+        let woken = lock(&self.state).woken;
+        let conversation = Conversation::new(id, client, woken)
             .map_err(|error| format!("the user's connection cannot be used: {error}"))?;
         let conversation = Arc::new(conversation);
         let stream = self.admit(Peer::Conversation(Arc::clone(&conversation)))?;

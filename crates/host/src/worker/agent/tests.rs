@@ -122,7 +122,8 @@ fn a_connection_at_rest_has_its_services_and_no_other_state() {
     assert_eq!(guest.hear(), (2, Message::StdinEnd));
     guest.say(2, &Message::Exited(Status::Code(0)));
     let (end, words) = (ProgramEnd::Exited { code: 0 }, String::new());
-    let ended = Report::ConversationEnded { conversation: 8, end, words };
+    let first_output_us = None;
+    let ended = Report::ConversationEnded { conversation: 8, end, words, first_output_us };
     assert_eq!(reports.recv().unwrap(), ended);
     comes_to_rest(&agent);
 
