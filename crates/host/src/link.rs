@@ -59,6 +59,9 @@ pub(crate) struct WorkerConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct DataDisk {
     pub(crate) template: std::path::PathBuf,
+    /// What a copy of a captured machine has on it at first.
+    #[serde(default)]
+    pub(crate) captured: Option<std::path::PathBuf>,
     pub(crate) overlay: std::path::PathBuf,
 }
 

@@ -43,7 +43,8 @@ mod transport;
 
 pub use access::{AddressLimits, GuestAccess, GuestStorage};
 pub use blk::{
-    Blk, Buffers, ClusterSize, DiskBackend, DiskMode, Hold, HoldableDisk, OpenDiskError, open_disk,
+    Blk, Buffers, ClusterSize, DiskBackend, DiskControl, DiskMode, Hold, HoldableDisk,
+    OpenDiskError, open_disk,
 };
 pub use chain::{Chain, ChainFault, Segment};
 pub use channel::{AgentChannel, ChannelEnd, ChannelState, PORT_NAME};

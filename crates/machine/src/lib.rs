@@ -28,8 +28,8 @@ use std::time::Instant;
 use engine::{Exit, Fence, Vcpu};
 use engine_soft::{Clock, Compiler, CompilerConfig, SoftConfig, SoftVcpu};
 use io_processors::{
-    AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, Fs, FsEnd, GuestStorage, IoProcessor, Mem,
-    MemEnd, OpenDiskError, Processor, Rng, StartError, VirtioDevice, open_disk,
+    AgentChannel, Blk, ChannelEnd, Console, ConsoleEnd, DiskControl, Fs, FsEnd, GuestStorage,
+    IoProcessor, Mem, MemEnd, OpenDiskError, Processor, Rng, StartError, VirtioDevice, open_disk,
 };
 use storage_window::StorageWindow;
 
@@ -111,6 +111,7 @@ pub struct Machine {
     agent: ChannelEnd,
     memory: Option<MemEnd>,
     files: Option<FsEnd>,
+    disks: Vec<DiskControl>,
     threads: Mutex<Vec<VcpuThread>>,
 }
 
@@ -147,8 +148,10 @@ impl Machine {
         let (agent, agent_end) = AgentChannel::new();
         devices.add("console".into(), console)?;
         devices.add("agent".into(), agent)?;
+        let mut disks = Vec::new();
         for (index, disk) in config.disks.iter().enumerate() {
             let backend = open_disk(&disk.path, &disk.mode)?;
+            disks.extend(backend.control());
             devices.add(format!("blk{index}"), Blk::new(backend, &format!("berth-{index}")))?;
         }
         devices.add("rng".into(), Rng)?;
@@ -187,6 +190,7 @@ impl Machine {
             agent: agent_end,
             memory,
             files,
+            disks,
             threads: Mutex::default(),
         };
         machine.start_threads(config, window, vcpus, console_end)?;
@@ -297,6 +301,13 @@ impl Machine {
     #[must_use]
     pub fn files(&self) -> Option<&FsEnd> {
         self.files.as_ref()
+    }
+
+    /// Those of its disks that can be captured or put back, in their order. Only
+    /// while every I/O processor is idle.
+    #[must_use]
+    pub fn disks(&self) -> &[DiskControl] {
+        &self.disks
     }
 
     /// Waits until the machine has ended, and says how.

@@ -149,7 +149,11 @@ impl Shared {
         let admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
         self.admit(name, range)?;
         let mut config = self.worker_config(&spec, range)?;
-        let capture = self.capture_of(name).map(|capture| capture.open()).transpose();
+        let capture = self.capture_of(name);
+        if let (Some(capture), Some(data)) = (&capture, &mut config.data) {
+            data.captured = Some(capture.disk());
+        }
+        let capture = capture.map(|capture| capture.open()).transpose();
         let capture = capture.map_err(|error| format!("its pool's capture: {error}"))?;
         config.copy = capture.is_some();
         let mut fds = files(&self.storage).to_vec();
@@ -218,6 +222,7 @@ impl Shared {
         };
         let data = spec.disk.map(|_| DataDisk {
             template: image.scratch.clone(),
+            captured: None,
             overlay: self.dir.disk_overlay(&spec.name),
         });
         let mut command_line = image.command_line.clone();

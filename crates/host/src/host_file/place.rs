@@ -153,6 +153,7 @@ fn add_pool(
     let (spec, image, vcpus) = pool::pool(at, raw, line)?;
     let size = at.size(&format!("pool \"{}\"", spec.config.name), &raw.size)?;
     let about = |error: &dyn std::fmt::Display| format!("pool \"{}\": {error}", spec.config.name);
+    let disk = disk(at, &format!("pool \"{}\"", spec.config.name), raw.disk.as_ref())?;
     for name in pool::member_names(at, raw, &spec)? {
         if file.partitions.len() >= MAX_PARTITIONS {
             let what =
@@ -168,7 +169,7 @@ fn add_pool(
             image: image.clone(),
             vcpus,
             cpus: CpuAssignment::Floating,
-            disk: None,
+            disk,
             autostart: false,
             engine: Engine::Soft,
             io_keys: BTreeMap::new(),
@@ -302,22 +303,7 @@ fn partition(
     }
     let cpus = cpus(at, raw, &name)?;
     let vcpus = vcpus(at, raw, &name, &cpus)?;
-    let disk = match &raw.disk {
-        None => None,
-        Some(disk) => {
-            let bytes = at.size(&format!("disk of partition \"{name}\""), disk)?;
-            if bytes == 0 || bytes % BLOCK_SIZE != 0 {
-                return Err(at.error(
-                    disk,
-                    format!(
-                        "partition \"{name}\": a disk of {} is not a positive multiple of 1M",
-                        Size(bytes)
-                    ),
-                ));
-            }
-            Some(bytes)
-        }
-    };
+    let disk = disk(at, &format!("partition \"{name}\""), raw.disk.as_ref())?;
     let io_keys = io_keys(at, raw, &name)?;
     let (autostart, engine, declared) = (raw.autostart, raw.engine, raw.origin.is_some());
     Ok(PartitionSpec {
@@ -333,6 +319,21 @@ fn partition(
         io_keys,
         line,
     })
+}
+
+/// Bytes of the data disk of `whose`.
+fn disk(
+    at: &At<'_>,
+    whose: &str,
+    raw: Option<&Spanned<RawSize>>,
+) -> Result<Option<u64>, HostFileError> {
+    let Some(disk) = raw else { return Ok(None) };
+    let bytes = at.size(&format!("disk of {whose}"), disk)?;
+    if bytes == 0 || bytes % BLOCK_SIZE != 0 {
+        let what = format!("a disk of {} is not a positive multiple of 1M", Size(bytes));
+        return Err(at.error(disk, format!("{whose}: {what}")));
+    }
+    Ok(Some(bytes))
 }
 
 fn io_keys(

@@ -7,6 +7,8 @@
 //! size = "128M"
 //! image = "minimal"
 //! vcpus = 1                     # default
+//! disk = "64M"                  # data disk at /data, as it was captured in each
+//!                               # conversation; default: none
 //! users = ["alice", "bob"]      # who may allocate its programs
 //! groups = ["staff"]            # and members of these groups
 //! anybody = false               # default; true: whoever has an id
@@ -125,6 +127,7 @@ pub(super) struct RawPool {
     pub(super) size: Spanned<RawSize>,
     pub(super) image: Spanned<String>,
     pub(super) vcpus: Option<Spanned<i64>>,
+    pub(super) disk: Option<Spanned<RawSize>>,
     #[serde(default)]
     users: Vec<Spanned<String>>,
     #[serde(default)]

@@ -72,11 +72,15 @@ impl Origin {
 }
 
 impl Worker {
-    /// Captures the guest into two files, which are empty.
+    /// Captures the guest into two files, or three if it has a data disk, which are
+    /// empty.
     pub(super) fn capture(&self, limit: Duration, fds: Vec<OwnedFd>) -> Result<Captured, String> {
         let _alone = Alone::wait(self, limit).ok_or("its move or resize does not end")?;
-        let [storage, keys, target, state] =
-            <[OwnedFd; 4]>::try_from(fds).map_err(|_| "the host passed too few files")?;
+        let mut fds = fds.into_iter();
+        let mut next = || fds.next().ok_or("the host passed too few files");
+        let (storage, keys, target, state) = (next()?, next()?, next()?, next()?);
+        let disks = self.machine.disks().iter().map(|disk| Ok((disk, File::from(next()?))));
+        let disks: Vec<_> = disks.collect::<Result<_, &str>>()?;
         let started = Instant::now();
         let held = Held::hold(&self.machine, limit).map_err(|error| error.to_string())?;
         let agent = self.agent.at_rest().ok_or("the guest's agent has commands under way")?;
@@ -85,6 +89,10 @@ impl Worker {
             .window
             .capture(storage.as_fd(), keys.as_fd(), &File::from(target))
             .map_err(|error| in_full(&error))?;
+        for (disk, target) in disks {
+            let captured = disk.capture(&target);
+            captured.map_err(|error| format!("the data disk cannot be captured: {error}"))?;
+        }
         drop(held);
         let mut file = BufWriter::new(File::from(state));
         let written = serde_json::to_writer(&mut file, &Saved { machine, agent })
@@ -117,6 +125,10 @@ impl Worker {
         // Before the device begins the new session.
         self.agent.resume_from(origin.agent());
         let done = origin.storage.put_back(&self.window).map_err(|error| in_full(&error))?;
+        for disk in self.machine.disks() {
+            let put_back = disk.put_back();
+            put_back.map_err(|error| format!("the data disk cannot be put back: {error}"))?;
+        }
         origin.restore(&self.machine)?;
         drop(held);
         self.await_agent()?;

@@ -250,9 +250,12 @@ fn make(
 
 fn machine_config(config: &WorkerConfig) -> MachineConfig {
     let root = DiskConfig { path: config.root.clone(), mode: DiskMode::ReadOnly };
-    let data = config.data.clone().map(|DataDisk { template, overlay }| DiskConfig {
+    let data = config.data.clone().map(|DataDisk { template, captured, overlay }| DiskConfig {
         path: template,
-        mode: DiskMode::Overlay { overlay, cluster: ClusterSize::default() },
+        mode: match captured {
+            Some(captured) => DiskMode::Copy { captured, overlay },
+            None => DiskMode::Overlay { overlay, cluster: ClusterSize::default() },
+        },
     });
     MachineConfig {
         name: config.name.clone(),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 use super::overlay::Overlay;
+use super::shared::{DiskControl, SharedOverlay};
 use super::vectored::{self, Buffers};
 
 /// A disk's contents. One thread uses it, one request at a time; a method may
@@ -36,6 +37,11 @@ pub trait DiskBackend: Send {
     /// # Errors
     /// What the medium says.
     fn flush(&mut self) -> io::Result<()>;
+
+    /// What captures the disk or puts it back, if it can be.
+    fn control(&self) -> Option<DiskControl> {
+        None
+    }
 }
 
 /// How a disk is used.
@@ -53,6 +59,16 @@ pub enum DiskMode {
         overlay: PathBuf,
         /// In which units it is written, if it is made now.
         cluster: ClusterSize,
+    },
+    /// Begins as the disk was when its overlay was captured by
+    /// [`DiskControl::capture`], and can be put back to that. What the guest writes
+    /// goes to a sparse file of its own, which is for this use only: whatever was in
+    /// it is dropped, and nothing of it is promised to survive.
+    Copy {
+        /// The captured overlay, which is only read; copies share it.
+        captured: PathBuf,
+        /// The file for what is written.
+        overlay: PathBuf,
     },
 }
 
@@ -119,7 +135,11 @@ pub fn open_disk(path: &Path, mode: &DiskMode) -> Result<Box<dyn DiskBackend>, O
         DiskMode::ReadWrite => Ok(Box::new(RawDisk::open(path, false)?)),
         DiskMode::Overlay { overlay, cluster } => {
             let base = RawDisk::open(path, true)?;
-            Ok(Box::new(Overlay::open(base, overlay, *cluster)?))
+            Ok(Box::new(SharedOverlay::new(Overlay::open(base, overlay, *cluster)?)))
+        }
+        DiskMode::Copy { captured, overlay } => {
+            let base = RawDisk::open(path, true)?;
+            Ok(Box::new(SharedOverlay::new(Overlay::copy(base, captured, overlay)?)))
         }
     }
 }

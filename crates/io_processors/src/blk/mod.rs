@@ -4,6 +4,7 @@ mod backend;
 mod hold;
 mod overlay;
 mod request;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod vectored;
@@ -18,6 +19,7 @@ use crate::ring::{QueueFault, Ring};
 pub use backend::{ClusterSize, DiskBackend, DiskMode, OpenDiskError, open_disk};
 pub use hold::{Hold, HoldableDisk};
 use request::{Operation, Request, SECTOR};
+pub use shared::DiskControl;
 pub use vectored::Buffers;
 
 /// `VIRTIO_ID_BLOCK` (5).

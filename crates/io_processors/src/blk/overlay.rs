@@ -4,6 +4,9 @@
 //! every cluster at the place its number gives it. Clusters never written are
 //! holes. The map in the file is brought up to date by a flush, after the
 //! data: what the file's map says is written, is.
+//!
+//! A copy is two of them: what another disk had when it was captured, which is only
+//! read, and over it one that is emptied to put the disk back.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -24,9 +27,13 @@ const BLOCK: u64 = 4096;
 /// The clusters begin at a multiple of this.
 const DATA_ALIGN: u64 = 64 << 10;
 
+/// Bytes that are copied at once for a capture.
+const PIECE: u64 = 1 << 20;
+
 /// A disk read from its base unless written since.
 pub(super) struct Overlay {
-    base: RawDisk,
+    base: Box<dyn DiskBackend>,
+    role: Role,
     file: File,
     cluster: u64,
     /// Where cluster 0 is in the file.
@@ -35,6 +42,17 @@ pub(super) struct Overlay {
     map: Vec<u8>,
     /// Blocks of the map that the file's map lacks.
     stale: BTreeSet<usize>,
+}
+
+/// What the file is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// It is kept: what was flushed is on the medium.
+    Kept,
+    /// It is read only.
+    Captured,
+    /// It is dropped when the disk is put back, or its guest gone.
+    Scratch,
 }
 
 /// Neighbouring clusters that are treated alike.
@@ -62,43 +80,134 @@ impl Overlay {
         cluster: ClusterSize,
     ) -> Result<Self, OpenDiskError> {
         let failed = |source| OpenDiskError::File { path: path.into(), source };
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false);
-        let file = file.open(path).map_err(failed)?;
-        lock(&file, path, true)?;
+        let file = Self::own_file(path)?;
         if file.metadata().map_err(failed)?.len() == 0 {
-            return Self::create(base, file, cluster.bytes()).map_err(failed);
+            let fingerprint = base.fingerprint().map_err(failed)?;
+            return Self::create(Box::new(base), Role::Kept, fingerprint, file, cluster.bytes())
+                .map_err(failed);
         }
+        Self::existing(base, Role::Kept, file, path)
+    }
+
+    /// A copy of what `captured` was captured as.
+    pub(super) fn copy(base: RawDisk, captured: &Path, path: &Path) -> Result<Self, OpenDiskError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenDiskError::File { path, source }
+        };
+        let fingerprint = base.fingerprint().map_err(failed(captured))?;
+        let file = File::open(captured).map_err(failed(captured))?;
+        lock(&file, captured, false)?;
+        let captured = Self::existing(base, Role::Captured, file, captured)?;
+        let file = Self::own_file(path)?;
+        file.set_len(0).map_err(failed(path))?;
+        let cluster = captured.cluster;
+        Self::create(Box::new(captured), Role::Scratch, fingerprint, file, cluster)
+            .map_err(failed(path))
+    }
+
+    /// The file at `path`, made if there is none, for this use alone.
+    fn own_file(path: &Path) -> Result<File, OpenDiskError> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(|source| OpenDiskError::File { path: path.into(), source })?;
+        lock(&file, path, true)?;
+        Ok(file)
+    }
+
+    fn existing(base: RawDisk, role: Role, file: File, path: &Path) -> Result<Self, OpenDiskError> {
+        let failed = |source| OpenDiskError::File { path: path.into(), source };
         let mut header = [0; 32];
         file.read_exact_at(&mut header, 0).map_err(failed)?;
         let wrong = |reason| OpenDiskError::Overlay { path: path.into(), reason };
         let cluster = check_header(header, base.length(), base.fingerprint().map_err(failed)?)
             .map_err(wrong)?;
-        let mut overlay = Self::with(base, file, cluster);
+        let mut overlay = Self::with(Box::new(base), role, file, cluster);
         overlay.file.read_exact_at(&mut overlay.map, BLOCK).map_err(failed)?;
         Ok(overlay)
     }
 
-    fn create(base: RawDisk, file: File, cluster: u64) -> io::Result<Self> {
-        let overlay = Self::with(base, file, cluster);
-        let length = overlay.base.length();
+    fn create(
+        base: Box<dyn DiskBackend>,
+        role: Role,
+        fingerprint: u64,
+        file: File,
+        cluster: u64,
+    ) -> io::Result<Self> {
+        let overlay = Self::with(base, role, file, cluster);
         let mut header = Vec::from(MAGIC);
         header.extend(VERSION.to_le_bytes());
         header.extend((cluster as u32).to_le_bytes());
-        header.extend(length.to_le_bytes());
-        header.extend(overlay.base.fingerprint()?.to_le_bytes());
-        let end = overlay.data_start + length.div_ceil(cluster) * cluster;
-        overlay.file.set_len(end)?;
+        header.extend(overlay.length().to_le_bytes());
+        header.extend(fingerprint.to_le_bytes());
+        overlay.file.set_len(overlay.end())?;
         overlay.file.write_all_at(&header, 0)?;
         Ok(overlay)
     }
 
-    fn with(base: RawDisk, file: File, cluster: u64) -> Self {
+    /// Bytes of the file.
+    fn end(&self) -> u64 {
+        self.data_start + self.length().div_ceil(self.cluster) * self.cluster
+    }
+
+    fn with(base: Box<dyn DiskBackend>, role: Role, file: File, cluster: u64) -> Self {
         let map_bytes = base.length().div_ceil(cluster).div_ceil(8).next_multiple_of(BLOCK);
         let data_start = (BLOCK + map_bytes).next_multiple_of(DATA_ALIGN);
         // A map of a disk that fits a file's length fits memory: 2^-15 of it.
         let map = vec![0; usize::try_from(map_bytes).unwrap_or(0)];
-        Self { base, file, cluster, data_start, map, stale: BTreeSet::new() }
+        Self { base, role, file, cluster, data_start, map, stale: BTreeSet::new() }
+    }
+
+    /// See `DiskControl::capture`.
+    pub(super) fn capture(&mut self, target: &File) -> io::Result<u64> {
+        if self.role != Role::Kept {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        // Then the file's map is this one.
+        self.flush()?;
+        target.set_len(self.end())?;
+        let mut bytes = vec![0; PIECE as usize];
+        self.copy_to(target, 0, self.data_start, &mut bytes)?;
+        let (mut at, mut copied) = (0, 0);
+        while at < self.length() {
+            let run = self.run(at, self.length());
+            if run.kind == RunKind::Present {
+                let end = self.data_start + run.end.next_multiple_of(self.cluster);
+                self.copy_to(target, self.data_start + run.start, end, &mut bytes)?;
+                copied += run.end - run.start;
+            }
+            at = run.end;
+        }
+        target.sync_all()?;
+        Ok(copied)
+    }
+
+    fn copy_to(&self, target: &File, from: u64, to: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let mut at = from;
+        while at < to {
+            let most = (to - at).min(PIECE) as usize;
+            let piece = bytes.get_mut(..most).unwrap_or_default();
+            self.file.read_exact_at(piece, at)?;
+            target.write_all_at(piece, at)?;
+            at += most as u64;
+        }
+        Ok(())
+    }
+
+    /// See `DiskControl::put_back`.
+    pub(super) fn put_back(&mut self) -> io::Result<u64> {
+        if self.role != Role::Scratch {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let clusters: u64 = self.map.iter().map(|byte| u64::from(byte.count_ones())).sum();
+        if clusters > 0 {
+            self.map.fill(0);
+            self.stale.clear();
+            // All of its clusters become holes.
+            self.file.set_len(self.data_start)?;
+            self.file.set_len(self.end())?;
+        }
+        Ok(clusters * self.cluster)
     }
 
     fn is_present(&self, cluster: u64) -> bool {
@@ -244,6 +353,9 @@ impl DiskBackend for Overlay {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        if self.role != Role::Kept {
+            return Ok(());
+        }
         self.file.sync_data()?;
         if self.stale.is_empty() {
             return Ok(());

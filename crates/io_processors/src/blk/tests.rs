@@ -308,6 +308,92 @@ proptest! {
     }
 }
 
+/// Writes the number of each access that writes, to the disk and its model.
+fn write_all(disk: &mut dyn DiskBackend, model: &mut [u8], accesses: &[(u64, usize, bool)]) {
+    for (number, (sector, count, write)) in accesses.iter().enumerate() {
+        let start = *sector as usize * 512;
+        let end = (start + count * 512).min(model.len());
+        if *write {
+            model[start..end].fill(number as u8);
+            let mut bytes = model[start..end].to_vec();
+            disk.write(start as u64, &Buffers::of_host(&mut bytes)).expect("written");
+        }
+    }
+}
+
+fn content(disk: &dyn DiskBackend, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0xee; length];
+    disk.read(0, &Buffers::of_host(&mut bytes)).expect("read");
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// A copy is the disk that was captured, whatever became of that one, and is it
+    /// again when it was put back, as often as one likes.
+    #[test]
+    fn a_copy_is_the_captured_disk_again_when_it_is_put_back(
+        before in accesses(),
+        after in accesses(),
+        rounds in prop::collection::vec(accesses(), 1..4),
+        large in any::<bool>(),
+    ) {
+        let directory = directory();
+        let mut model = pattern(300 * 512 - 100);
+        let path = file(directory.path(), "base", &model);
+        model.resize(300 * 512, 0);
+        let cluster = if large { ClusterSize::Kib64 } else { ClusterSize::Kib4 };
+        let mut original =
+            open_disk(&path, &overlay_mode(directory.path(), cluster)).expect("the disk opens");
+        write_all(&mut *original, &mut model, &before);
+        let captured = directory.path().join("captured");
+        let target = std::fs::File::create(&captured).expect("a file for the capture");
+        let control = original.control().expect("an overlay can be captured");
+        control.capture(&target).expect("captured");
+        write_all(&mut *original, &mut model.clone(), &after);
+        prop_assert!(control.put_back().is_err(), "it is no copy");
+
+        // What is there already is nobody's.
+        let overlay = file(directory.path(), "copy", &pattern(10_000));
+        let mode = DiskMode::Copy { captured, overlay };
+        let mut copy = open_disk(&path, &mode).expect("the copy opens");
+        prop_assert!(content(&*copy, model.len()) == model);
+        let control = copy.control().expect("a copy can be put back");
+        prop_assert!(control.capture(&target).is_err(), "it is a copy");
+        for accesses in rounds {
+            let mut changed = model.clone();
+            write_all(&mut *copy, &mut changed, &accesses);
+            prop_assert!(content(&*copy, model.len()) == changed);
+            control.put_back().expect("put back");
+            prop_assert!(content(&*copy, model.len()) == model);
+        }
+    }
+}
+
+#[test]
+fn what_is_put_back_leaves_nothing_in_the_file() {
+    use std::os::unix::fs::MetadataExt;
+    let directory = directory();
+    let path = file(directory.path(), "base", &[0; 1 << 20]);
+    let mode = overlay_mode(directory.path(), ClusterSize::Kib4);
+    let original = open_disk(&path, &mode).expect("the disk opens");
+    let captured = directory.path().join("captured");
+    let target = std::fs::File::create(&captured).expect("a file for the capture");
+    assert_eq!(original.control().expect("an overlay").capture(&target).expect("captured"), 0);
+    let overlay = directory.path().join("copy");
+    let mode = DiskMode::Copy { captured, overlay: overlay.clone() };
+    let mut copy = open_disk(&path, &mode).expect("the copy opens");
+    let blocks = || std::fs::metadata(&overlay).expect("the copy's file").blocks();
+    let empty = blocks();
+    copy.write(64 << 10, &Buffers::of_host(&mut [7; 128 << 10])).expect("written");
+    assert!(blocks() >= empty + 256);
+    assert_eq!(copy.control().expect("a copy").put_back().expect("put back"), 128 << 10);
+    assert_eq!(blocks(), empty);
+    assert!(!std::fs::read(&overlay).expect("the file").contains(&7));
+    assert_eq!(copy.control().expect("a copy").put_back().expect("again"), 0);
+}
+
 /// An image that was built anew has another base of the same length; its old
 /// overlays would show a mixture of two file systems.
 #[test]

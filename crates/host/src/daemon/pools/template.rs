@@ -56,6 +56,8 @@ struct Facts {
     user_files: bool,
     #[serde(default)]
     server: bool,
+    #[serde(default)]
+    disk: Option<u64>,
     command_line: String,
     /// Path, bytes and time of change of everything that is read: this program,
     /// the image, the pool's files.
@@ -71,8 +73,17 @@ impl CaptureFiles {
         self.dir.join("state")
     }
 
+    /// What the machine had written to its data disk, if it has one.
+    pub(in crate::daemon) fn disk(&self) -> PathBuf {
+        self.dir.join("disk")
+    }
+
     fn facts(&self) -> PathBuf {
         self.dir.join("facts")
+    }
+
+    fn are_there(&self, facts: &Facts) -> bool {
+        self.open().is_ok() && (facts.disk.is_none() || self.disk().exists())
     }
 
     /// Storage and state, to be read.
@@ -102,7 +113,7 @@ impl Shared {
         let facts = self.facts(pool, name)?;
         let found: Option<Facts> =
             File::open(files.facts()).ok().and_then(|file| serde_json::from_reader(file).ok());
-        if found.as_ref() == Some(&facts) && files.open().is_ok() {
+        if found.as_ref() == Some(&facts) && files.are_there(&facts) {
             tracing::info!(pool = key, "the capture of an earlier start fits");
         } else {
             let started = Instant::now();
@@ -128,13 +139,13 @@ impl Shared {
     }
 
     fn facts(&self, pool: &PoolSpec, name: &PartitionName) -> Result<Facts, String> {
-        let (image, size, vcpus) = {
+        let spec = {
             let board = self.board();
-            let spec = board.partitions.get(name).map(|partition| &partition.spec);
-            let spec = spec.ok_or("it is not on the map")?;
-            (spec.image.clone(), spec.range.size(), spec.vcpus)
+            let spec = board.partitions.get(name).map(|partition| partition.spec.clone());
+            spec.ok_or("it is not on the map")?
         };
-        let image = self.config.images.find(&image)?;
+        let (size, vcpus, disk) = (spec.range.size(), spec.vcpus, spec.disk);
+        let image = self.config.images.find(&spec.image)?;
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let sources = pool.files.iter().map(|file| file.source.clone());
         let read = [program, image.kernel, image.initrd, image.root].into_iter().chain(sources);
@@ -150,6 +161,7 @@ impl Shared {
             programs: format!("{:?} {:?}", pool.programs, pool.files),
             user_files: pool.user_files,
             server: self.has_server(name),
+            disk,
             command_line: image.command_line,
             files: files.collect::<Result<_, String>>()?,
         })
@@ -162,6 +174,14 @@ impl Shared {
         capture: &CaptureFiles,
         facts: &Facts,
     ) -> Result<(), String> {
+        // What a machine of that name had on its disk is nobody's.
+        let overlay = self.dir.disk_overlay(name);
+        match fs::remove_file(&overlay) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(format!("{}: {error}", overlay.display()));
+            }
+            _ => {}
+        }
         self.start(name.as_str()).map_err(|error| error.to_string())?;
         // The guest mounts its files while it boots, and has none.
         let process = self.board().get(name.as_str()).and_then(|one| one.running());
@@ -208,7 +228,7 @@ impl Shared {
         let _ = fs::remove_file(capture.facts());
         fs::create_dir_all(&capture.dir).map_err(failed)?;
         // New files: machines of an earlier start may still be reading the old.
-        for path in [capture.storage(), capture.state()] {
+        for path in [capture.storage(), capture.state(), capture.disk()] {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
                 _ => {}
@@ -223,9 +243,11 @@ impl Shared {
             };
             let target = create(&capture.storage()).map_err(failed)?;
             let state = create(&capture.state()).map_err(failed)?;
+            let disk = facts.disk.map(|_| create(&capture.disk())).transpose().map_err(failed)?;
             let wait_ms = u64::try_from(REST.as_millis()).unwrap_or(u64::MAX);
-            let given = process
-                .give(&Order::Capture { wait_ms }, &[storage, keys, target.as_fd(), state.as_fd()]);
+            let mut fds = vec![storage, keys, target.as_fd(), state.as_fd()];
+            fds.extend(disk.as_ref().map(File::as_fd));
+            let given = process.give(&Order::Capture { wait_ms }, &fds);
             given.map_err(|error| format!("its worker cannot be reached: {error}"))?;
             match await_report(reports, CAPTURE)? {
                 Report::Captured(done) => {
