@@ -25,7 +25,7 @@ use crate::control::MoveMode;
 /// Bytes of a packet.
 const MAX_PACKET: usize = 96 << 10;
 /// File descriptors of a packet.
-const MAX_FDS: usize = 4;
+const MAX_FDS: usize = 5;
 
 /// Hosts that can wait for a worker's attention.
 const WAITING: i32 = 4;
