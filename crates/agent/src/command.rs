@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{self, Child, Stdio};
 
 use agent_protocol::{
-    DATA_CHUNK, ExecRequest, Message, OutputKind, ReceiveWindow, SendWindow, Status, StreamId,
+    ExecRequest, Message, OutputKind, ReceiveWindow, SendWindow, Status, StreamId,
 };
 
 use crate::activate;
@@ -60,6 +60,10 @@ pub(crate) struct Command {
     stdout: Option<File>,
     stderr: Option<File>,
     output_window: SendWindow,
+    /// Where its outputs are in the list of what was waited for last.
+    polled: [Option<usize>; 2],
+    /// Outputs that may hold more than was taken.
+    more: [bool; 2],
     status: Option<Status>,
     /// The service closed its end before it had read everything.
     cut_off: bool,
@@ -143,6 +147,8 @@ impl Command {
             stdout: None,
             stderr: None,
             output_window: SendWindow::new(),
+            polled: [None; 2],
+            more: [false; 2],
             status: None,
             cut_off: false,
         }
@@ -223,12 +229,15 @@ impl Command {
     /// A service or client has closed its end: in order, unless it is just dying, as
     /// its descriptors are closed before its end can be reaped.
     fn look_after_socket(&mut self) {
+        if self.stdout.is_some() || self.status.is_some() {
+            return;
+        }
         let in_order = match &self.body {
             Body::Process(_) => false,
             Body::Service(pid, _) => !sys::is_ending(*pid),
             Body::Client(_) => true,
         };
-        if in_order && self.stdout.is_none() && self.status.is_none() {
+        if in_order {
             self.status = Some(Status::Code(0));
         }
     }
@@ -243,7 +252,7 @@ impl Command {
     }
 
     /// Adds what to wait for: room in its input, output that can be sent.
-    pub(crate) fn poll_fds(&self, room: bool, fds: &mut Vec<PollFd>) {
+    pub(crate) fn poll_fds(&mut self, room: bool, fds: &mut Vec<PollFd>) {
         if let Some(stdin) = &self.stdin {
             // Without input to write this still tells when the reader is gone,
             // which is of no use: it would be told again and again.
@@ -251,21 +260,31 @@ impl Command {
                 fds.push(PollFd::new(stdin, POLLOUT));
             }
         }
+        self.polled = [None; 2];
         if room && self.output_window.available() > 0 {
-            for output in [&self.stdout, &self.stderr].into_iter().flatten() {
+            for (polled, output) in self.polled.iter_mut().zip([&self.stdout, &self.stderr]) {
+                let Some(output) = output else { continue };
+                *polled = Some(fds.len());
                 fds.push(PollFd::new(output, POLLIN));
             }
         }
     }
 
     /// Moves what can be moved, one piece of each output at most, so that
-    /// commands take turns. Says whether an output may hold more.
-    pub(crate) fn turn(&mut self, link: &mut Link) -> bool {
+    /// commands take turns. `fds` are as they were waited for, `buffer` is for a
+    /// piece. Says whether an output may hold more.
+    pub(crate) fn turn(&mut self, link: &mut Link, fds: &[PollFd], buffer: &mut [u8]) -> bool {
         self.write_input(link);
-        let out = self.read_output(OutputKind::Stdout, link);
-        let err = self.read_output(OutputKind::Stderr, link);
+        for (index, kind) in [OutputKind::Stdout, OutputKind::Stderr].into_iter().enumerate() {
+            let found = |at: usize| fds.get(at).is_some_and(|fd| fd.found != 0);
+            // Of a process that is gone there is all there will be.
+            let due = self.status.is_some() || self.polled[index].is_some_and(found);
+            if due || self.more[index] {
+                self.more[index] = self.read_output(kind, link, buffer);
+            }
+        }
         self.look_after_socket();
-        out || err
+        self.more.contains(&true)
     }
 
     fn write_input(&mut self, link: &mut Link) {
@@ -296,17 +315,16 @@ impl Command {
         }
     }
 
-    fn read_output(&mut self, kind: OutputKind, link: &mut Link) -> bool {
+    fn read_output(&mut self, kind: OutputKind, link: &mut Link, buffer: &mut [u8]) -> bool {
         let output = match kind {
             OutputKind::Stdout => &mut self.stdout,
             OutputKind::Stderr => &mut self.stderr,
         };
-        let allowed = self.output_window.available().min(DATA_CHUNK);
+        let allowed = self.output_window.available().min(buffer.len());
         if allowed == 0 || !link.has_room() {
             return false;
         }
         let Some(file) = output else { return false };
-        let mut buffer = [0; DATA_CHUNK];
         match file.read(&mut buffer[..allowed]) {
             Ok(0) => *output = None,
             Ok(count) => {

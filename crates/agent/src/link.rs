@@ -19,6 +19,9 @@ const OUTPUT_FULL: usize = MAX_PAYLOAD;
 /// the agent answer, and must then take the answers.
 const INPUT_HELD: usize = 4 * MAX_PAYLOAD;
 
+/// Bytes read from the host at once.
+const READ_AT_ONCE: usize = 16 * 1024;
+
 /// Where the link's other end is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -45,6 +48,8 @@ pub(crate) struct Link {
     /// Invariant: only true while `file` is there.
     up: bool,
     decoder: Decoder,
+    /// For what is read at once.
+    buffer: Box<[u8]>,
     /// Frames to be sent, of which the first `sent` bytes are.
     out: Vec<u8>,
     sent: usize,
@@ -65,6 +70,7 @@ impl Link {
             file,
             up: false,
             decoder: Decoder::new(),
+            buffer: vec![0; READ_AT_ONCE].into(),
             out: Vec::new(),
             sent: 0,
             look_at: Instant::now(),
@@ -160,10 +166,9 @@ impl Link {
     /// Reads what is there, once, and appends the messages in it to `heard`.
     pub(crate) fn hear(&mut self, heard: &mut Vec<(StreamId, Message)>) -> Change {
         let Some(file) = self.file.as_mut().filter(|_| self.up) else { return Change::None };
-        let mut buffer = [0; 16 * 1024];
-        match file.read(&mut buffer) {
+        match file.read(&mut self.buffer) {
             Ok(0) => self.down(),
-            Ok(count) => match decode(&mut self.decoder, &buffer[..count], heard) {
+            Ok(count) => match decode(&mut self.decoder, &self.buffer[..count], heard) {
                 Ok(()) => Change::None,
                 Err(error) => {
                     log::error(&format!("the host is given up and waited for again: {error}"));

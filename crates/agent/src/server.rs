@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use agent_protocol::{
-    Conversation, MAX_COMMANDS, MAX_CONNECTIONS, Message, Ready, Renewal, ServiceRequest, StreamId,
-    Tpn, VERSION,
+    Conversation, DATA_CHUNK, MAX_COMMANDS, MAX_CONNECTIONS, Message, Ready, Renewal,
+    ServiceRequest, StreamId, Tpn, VERSION,
 };
 
 use crate::command::Command;
@@ -49,9 +49,15 @@ pub(crate) enum End {
 pub(crate) struct Server {
     link: Link,
     signals: File,
+    /// What was waited for last; signals come first.
+    fds: Vec<PollFd>,
+    /// For one piece of a command's output.
+    buffer: Box<[u8]>,
     commands: BTreeMap<StreamId, Command>,
     /// By name, those whose process runs; each has its command as well.
     services: BTreeMap<Tpn, Service>,
+    /// Whether one of them may have said that it is ready.
+    services_due: bool,
     metadata: Metadata,
     /// Whether something of `metadata` can move.
     metadata_due: bool,
@@ -100,8 +106,11 @@ impl Server {
         Ok(Self {
             link: Link::new(place)?,
             signals: sys::signal_descriptor(signals)?,
+            fds: Vec::new(),
+            buffer: vec![0; DATA_CHUNK].into(),
             commands: BTreeMap::new(),
             services: BTreeMap::new(),
+            services_due: false,
             metadata: Metadata::default(),
             metadata_due: false,
             identity: None,
@@ -125,7 +134,9 @@ impl Server {
                 shell.look();
             }
             self.wait(more);
-            self.take_signals();
+            if self.found(0) {
+                self.take_signals();
+            }
             more = self.take_turns();
             if let Some(end) = self.end {
                 return end;
@@ -148,13 +159,16 @@ impl Server {
     /// Waits until there is something to do, not at all if `more` is waiting
     /// already, and hears the host.
     fn wait(&mut self, more: bool) {
-        let mut fds = vec![PollFd::new(&self.signals, POLLIN)];
+        let mut fds = std::mem::take(&mut self.fds);
+        fds.clear();
+        fds.push(PollFd::new(&self.signals, POLLIN));
         let link = self.link.poll_fd();
         fds.extend(link);
         let room = self.link.has_room();
-        for command in self.commands.values() {
+        for command in self.commands.values_mut() {
             command.poll_fds(room, &mut fds);
         }
+        let services = fds.len();
         fds.extend(self.services.values().map(Service::poll_fd));
         let metadata = fds.len();
         self.metadata.poll_fds(&mut fds);
@@ -165,11 +179,17 @@ impl Server {
             log::error(&format!("waiting for events: {error}"));
         }
         let due = |fds: &[PollFd]| fds.iter().any(|fd| fd.found != 0);
+        self.services_due = due(&fds[services..metadata]);
         self.metadata_due = due(&fds[metadata..database]);
         self.database_due = due(&fds[database..]);
-        if link.is_some() && fds[1].found & (POLLIN | POLLHUP | POLLERR) != 0 {
+        self.fds = fds;
+        if link.is_some() && self.fds[1].found & (POLLIN | POLLHUP | POLLERR) != 0 {
             self.hear();
         }
+    }
+
+    fn found(&self, index: usize) -> bool {
+        self.fds.get(index).is_some_and(|fd| fd.found != 0)
     }
 
     fn time_to_wait(&self) -> Option<Duration> {
@@ -371,9 +391,11 @@ impl Server {
     /// whether there is more to move right away.
     fn take_turns(&mut self) -> bool {
         let mut more = false;
-        for service in self.services.values_mut() {
-            if service.hear() {
-                self.link.say(service.stream(), &Message::ServiceReady);
+        if self.services_due {
+            for service in self.services.values_mut() {
+                if service.hear() {
+                    self.link.say(service.stream(), &Message::ServiceReady);
+                }
             }
         }
         if self.metadata.expire() || self.metadata_due {
@@ -383,7 +405,7 @@ impl Server {
             self.take_connections();
         }
         for command in self.commands.values_mut() {
-            more |= command.turn(&mut self.link);
+            more |= command.turn(&mut self.link, &self.fds, &mut self.buffer);
             if let Some(result) = command.result() {
                 self.link.say(command.stream(), &result);
             }
