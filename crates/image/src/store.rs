@@ -19,9 +19,13 @@ const FORMAT: &str = "1";
 /// modules, and the measuring of unaligned accesses.
 /// Memory that is added goes into use by itself, and only for what can be moved
 /// away again when it is to be given back.
+/// The kernel guards itself against the guest's own programs no more than these could
+/// undo: what must be kept apart is in different guests. That is a tenth of what a
+/// guest executes in a short conversation.
 /// Without `cma=0` the kernel sets 128 MiB aside for devices that Berth does not
 /// have, and a guest of 192 MiB cannot boot for want of the rest.
 const COMMAND_LINE: &str = "console=hvc0 quiet panic=-1 cma=0 \
+init_on_alloc=0 hardened_usercopy=off randomize_kstack_offset=off psi=0 \
 memhp_default_state=online_movable initcall_blacklist=jent_mod_init,\
 load_system_certificate_list,init_kprobe_trace,crypto_algapi_init,bpf_tcp_ca_kfunc_init,\
 bpf_dummy_struct_ops_init,check_unaligned_access_all_cpus";
