@@ -54,6 +54,9 @@ fn marker(kind: u8) -> Inst {
 pub(crate) struct CodePage {
     physical: u64,
     epoch: u64,
+    /// It is what the page was that nobody had stored into since the partition was
+    /// made or put back, so it need not be compared while that is so.
+    original: bool,
     referenced: bool,
     /// Tells contents of slots apart, for units compiled meanwhile.
     version: u64,
@@ -73,6 +76,7 @@ impl CodePage {
         Box::new(Self {
             physical: NO_TAG,
             epoch: 0,
+            original: false,
             referenced: false,
             version: 0,
             changes: 0,
@@ -198,6 +202,11 @@ impl CodeCache {
         cpu.native.jumps.clear();
     }
 
+    /// The storage may be another than before.
+    pub(crate) fn doubt(&mut self) {
+        self.pages.iter_mut().for_each(|page| page.original = false);
+    }
+
     /// Forgets all translations.
     fn clear_lookups(&mut self) {
         self.lookups.fill(NO_LOOKUP);
@@ -286,7 +295,12 @@ impl CodeCache {
         if let Some(slot) = known {
             let page = &mut self.pages[slot as usize];
             page.referenced = true;
-            if page.epoch == self.epoch || cpu.ram.page_equals(physical, &page.bytes) {
+            if page.epoch == self.epoch {
+                return Some(slot);
+            }
+            let same = page.original && !cpu.ram.was_written(physical);
+            if same || cpu.ram.page_equals(physical, &page.bytes) {
+                page.original = same || !cpu.ram.was_written(physical);
                 page.epoch = self.epoch;
                 return Some(slot);
             }
@@ -307,6 +321,7 @@ impl CodeCache {
         let heat = threshold.map_or(0, |threshold| page.threshold(threshold));
         page.heat.fill(heat);
         page.update(&now);
+        page.original = !cpu.ram.was_written(physical);
         page.epoch = self.epoch;
         page.referenced = true;
         Some(slot)
@@ -328,6 +343,7 @@ impl CodeCache {
         let page = &mut self.pages[self.hand];
         self.by_physical.remove(&page.physical);
         page.physical = physical;
+        page.original = false;
         page.changes = 0;
         page.insts[..PARCELS].fill(marker(UNDECODED));
         let slot = self.hand as u32;

@@ -38,6 +38,15 @@ impl SoftVcpu {
     /// it did or was asked; the interrupt controller says again how its line
     /// stands.
     pub fn restore(&mut self, state: &SoftState, clock: Clock) {
+        self.code.doubt();
+        self.put_back(state, clock);
+    }
+
+    /// The same on storage that was put back
+    /// ([`storage_window::Capture::put_back`]) to what it was at the first
+    /// [`restore`](Self::restore): code in pages that were not written need not be
+    /// looked at again.
+    pub fn put_back(&mut self, state: &SoftState, clock: Clock) {
         let _ = self.serve();
         // A level that stays as it was would be no news to this vCPU.
         self.shared.forget_lines();
@@ -71,7 +80,10 @@ impl SoftVcpu {
 
 #[cfg(test)]
 mod tests {
-    use engine::{Interrupt, Vcpu};
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use engine::{Bus, BusError, Exit, Interrupt, Vcpu};
     use main_storage::StorageRange;
     use storage_window::{Backing, MainStorage, StorageWindow};
 
@@ -82,11 +94,15 @@ mod tests {
     const SEIP: u64 = 1 << 9;
 
     fn vcpu() -> SoftVcpu {
+        vcpu_and_window().0
+    }
+
+    fn vcpu_and_window() -> (SoftVcpu, Arc<StorageWindow>) {
         let main = MainStorage::create(1 << 20, Backing::Memfd).unwrap();
         let range = StorageRange::new(0, 1 << 20).unwrap();
         let (storage, keys) = (main.storage_fd(), main.keys_fd());
         let window = StorageWindow::map(storage, keys, range, 0x8000_0000, 1 << 20).unwrap();
-        SoftVcpu::new(0, window, SoftConfig::default())
+        (SoftVcpu::new(0, Arc::clone(&window), SoftConfig::default()), window)
     }
 
     #[test]
@@ -101,6 +117,75 @@ mod tests {
         handle.set_interrupt(Interrupt::External, true);
         let _ = vcpu.serve();
         assert_ne!(vcpu.cpu.csrs.pending() & SEIP, 0);
+    }
+
+    struct NoDevices;
+
+    impl Bus for NoDevices {
+        fn read(&self, address: u64, _: &mut [u8]) -> Result<(), BusError> {
+            Err(BusError { address })
+        }
+
+        fn write(&self, address: u64, _: &[u8]) -> Result<(), BusError> {
+            Err(BusError { address })
+        }
+    }
+
+    /// A vCPU whose page at the start of storage sets a register to a number and
+    /// calls the firmware.
+    struct Page {
+        vcpu: SoftVcpu,
+        window: Arc<StorageWindow>,
+        start: SoftState,
+    }
+
+    impl Page {
+        fn new() -> Self {
+            let (mut vcpu, window) = vcpu_and_window();
+            vcpu.cpu.go((Privilege::Supervisor, 0x8000_0000));
+            let start = vcpu.save();
+            Self { vcpu, window, start }
+        }
+
+        /// As a guest's store, if it is one, with the mark that it makes.
+        fn put(&self, number: u32, mark: u8) {
+            let code = [number << 20 | 10 << 7 | 0x13, 0x73].map(u32::to_le_bytes).concat();
+            // SAFETY: the first bytes of storage, which nobody uses meanwhile.
+            unsafe { self.window.host_base().copy_from(code.as_ptr(), code.len()) };
+            self.window.key_cell(0).store(mark, Ordering::SeqCst);
+        }
+
+        fn runs(&mut self) -> u64 {
+            assert_eq!(self.vcpu.run(&NoDevices), Exit::FirmwareCall);
+            self.vcpu.cpu.x[10]
+        }
+    }
+
+    #[test]
+    fn code_that_was_put_back_is_what_it_was_whenever_it_was_written() {
+        const DIRTY: u8 = main_storage::StorageKey::DIRTY;
+        let mut page = Page::new();
+        page.put(1, 0);
+        assert_eq!(page.runs(), 1);
+        // Not written: not looked at, so nobody sees this.
+        page.put(2, 0);
+        page.vcpu.put_back(&page.start, Clock::at(0));
+        assert_eq!(page.runs(), 1);
+        // Written, and executed as it was written or not; then put back.
+        for executed in [false, true] {
+            page.put(3, DIRTY);
+            if executed {
+                page.vcpu.put_back(&page.start, Clock::at(0));
+                assert_eq!(page.runs(), 3);
+            }
+            page.put(1, 0);
+            page.vcpu.put_back(&page.start, Clock::at(0));
+            assert_eq!(page.runs(), 1, "executed: {executed}");
+        }
+        // Another storage.
+        page.put(4, 0);
+        page.vcpu.restore(&page.start, Clock::at(0));
+        assert_eq!(page.runs(), 4);
     }
 
     #[test]

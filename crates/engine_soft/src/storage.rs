@@ -8,7 +8,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicI32, AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering,
+    AtomicI32, AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence,
 };
 
 use riscv::mmu::{PAGE_SIZE, PhysicalMemory};
@@ -183,6 +183,13 @@ impl Ram {
         // bytes that may change meanwhile; each is read as it is or was, and
         // no reference to guest storage comes into being.
         unsafe { memcmp(page, bytes.as_ptr().cast(), bytes.len()) == 0 }
+    }
+
+    /// Whether anybody stored into the page around `physical` since the partition was
+    /// made or put back. Asked after the page was read: who stores says so before.
+    pub(crate) fn was_written(&self, physical: u64) -> bool {
+        fence(Ordering::Acquire);
+        self.offset(physical).is_none_or(|offset| self.window.was_written(offset / PAGE_SIZE))
     }
 
     /// The 16-bit parcel at `physical`, which is even.

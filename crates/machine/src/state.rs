@@ -1,7 +1,7 @@
 //! A machine's state: what it needs beside its storage to go on, in this
 //! process or in another one.
 
-use engine_soft::{Clock, SoftState};
+use engine_soft::{Clock, SoftState, SoftVcpu};
 use io_processors::{IoState, SaveIoError};
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,23 @@ impl Machine {
     /// # Errors
     /// [`StateError`]; the guest must not go on then.
     pub fn restore(&self, state: &MachineState) -> Result<(), StateError> {
+        self.go_back(state, |vcpu, state, clock| vcpu.restore(state, clock))
+    }
+
+    /// The same for storage that was put back ([`storage_window::Capture::put_back`])
+    /// to what it was at the last [`restore`](Self::restore), which takes less.
+    ///
+    /// # Errors
+    /// [`StateError`]; the guest must not go on then.
+    pub fn put_back(&self, state: &MachineState) -> Result<(), StateError> {
+        self.go_back(state, |vcpu, state, clock| vcpu.put_back(state, clock))
+    }
+
+    fn go_back(
+        &self,
+        state: &MachineState,
+        restore: fn(&mut SoftVcpu, &SoftState, Clock),
+    ) -> Result<(), StateError> {
         let processors = &self.bus.io_processors;
         let fits = state.vcpus.len() == self.control.harts().len()
             && state.harts.len() == state.vcpus.len()
@@ -73,7 +90,7 @@ impl Machine {
         processors.iter().for_each(|processor| processor.park());
         let (vcpus, clock) = (state.vcpus.clone(), Clock::at(state.ticks));
         self.control
-            .all_do(move |hart, vcpu| vcpus.get(hart).map(|state| vcpu.restore(state, clock)))
+            .all_do(move |hart, vcpu| vcpus.get(hart).map(|state| restore(vcpu, state, clock)))
             .ok_or(StateError::Ended)?;
         self.control.set_harts(state.harts.clone());
         for (processor, state) in processors.iter().zip(&state.io_processors) {

@@ -157,7 +157,8 @@ impl StorageWindow {
 
     /// Whether anybody stored into the page since the partition was made or put
     /// back: vCPUs and I/O processors say so in its key before they do.
-    pub(crate) fn was_written(&self, page_index: u64) -> bool {
+    #[must_use]
+    pub fn was_written(&self, page_index: u64) -> bool {
         let key = self.key_cell(usize::try_from(page_index).unwrap_or(usize::MAX));
         key.load(Ordering::SeqCst) & StorageKey::DIRTY != 0
     }

@@ -129,7 +129,8 @@ impl Worker {
             let put_back = disk.put_back();
             put_back.map_err(|error| format!("the data disk cannot be put back: {error}"))?;
         }
-        origin.restore(&self.machine)?;
+        let machine = self.machine.put_back(&origin.saved.machine);
+        machine.map_err(|error| in_full(&error))?;
         drop(held);
         self.await_agent()?;
         Ok(PutBack { copied: done.copied, cleared: done.cleared, micros: micros(started) })
