@@ -61,7 +61,7 @@ impl Machine {
     /// # Errors
     /// [`StateError`]; the guest must not go on then.
     pub fn restore(&self, state: &MachineState) -> Result<(), StateError> {
-        self.go_back(state, |vcpu, state, clock| vcpu.restore(state, clock))
+        self.go_back(state, SoftVcpu::restore)
     }
 
     /// The same for storage that was put back ([`storage_window::Capture::put_back`])
@@ -70,7 +70,7 @@ impl Machine {
     /// # Errors
     /// [`StateError`]; the guest must not go on then.
     pub fn put_back(&self, state: &MachineState) -> Result<(), StateError> {
-        self.go_back(state, |vcpu, state, clock| vcpu.put_back(state, clock))
+        self.go_back(state, SoftVcpu::put_back)
     }
 
     fn go_back(
