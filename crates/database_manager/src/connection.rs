@@ -23,7 +23,7 @@ use crate::protocol::{
 };
 use crate::registry::{NoLogin, Stop};
 use crate::relay::{Ended, Relay};
-use crate::server::Opened;
+use crate::server::{Dialled, Opened};
 use crate::table::Login;
 
 /// How long a guest may take to say what it wants, and the server to let it in.
@@ -105,7 +105,8 @@ async fn until(limit: Option<Duration>) {
 
 /// Hears what the guest wants and lets it in, or says why not.
 async fn begin(place: &Place, session: &Session, guest: &mut Guest) -> io::Result<Begun> {
-    let wanted = match hear(guest).await? {
+    let (heard, ahead) = tokio::join!(hear(guest), ahead(place, session));
+    let wanted = match heard? {
         Ok(First::Cancel(key)) => {
             cancel(place, session, key).await;
             return Ok(Begun::Done);
@@ -115,7 +116,7 @@ async fn begin(place: &Place, session: &Session, guest: &mut Guest) -> io::Resul
         Err(refusal) => Err(refusal),
     };
     let opened = match wanted {
-        Ok(wanted) => admit(place, session, guest, wanted).await?,
+        Ok(wanted) => admit(place, session, guest, wanted, ahead).await?,
         Err(refusal) => Err(refusal),
     };
     match opened {
@@ -126,6 +127,22 @@ async fn begin(place: &Place, session: &Session, guest: &mut Guest) -> io::Resul
             Ok(Begun::Done)
         }
     }
+}
+
+/// What can be done before the guest has said anything: most guests want a
+/// connection, and what they say takes longer to come than the server to be ready.
+async fn ahead(place: &Place, session: &Session) -> Option<Ahead> {
+    let who = session.who.as_ref()?;
+    let broker = &place.broker;
+    let login = broker.registry.give(place.number, who, || broker.table()).ok()?;
+    // One that fails now is tried again when it is wanted, and fails with a reason.
+    let dialled = broker.server.dial().await.ok();
+    Some(Ahead { login, dialled })
+}
+
+struct Ahead {
+    login: Login,
+    dialled: Option<Dialled>,
 }
 
 fn encrypts() -> Refusal {
@@ -165,12 +182,17 @@ async fn admit(
     session: &Session,
     guest: &mut Guest,
     wanted: Startup,
+    ahead: Option<Ahead>,
 ) -> io::Result<Result<(Login, Opened), Refusal>> {
-    let login = match login(place, session).await {
-        Ok(login) => login,
+    let ahead = match ahead {
+        Some(ahead) => Ok(ahead),
+        None => login(place, session).await.map(|login| Ahead { login, dialled: None }),
+    };
+    let Ahead { login, dialled } = match ahead {
+        Ok(ahead) => ahead,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let opened = match place.broker.server.open(&login, &wanted.parameters).await {
+    let opened = match place.broker.server.open(&login, &wanted.parameters, dialled).await {
         Ok(opened) => opened,
         Err(error) => {
             let user = session.who.as_ref().map(|who| who.user.as_str());
