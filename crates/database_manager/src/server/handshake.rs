@@ -50,6 +50,26 @@ SELECT CASE WHEN r.rolsuper THEN 'is a superuser' \
    OPERATOR(pg_catalog.>=) 160000 THEN 'SET' ELSE 'MEMBER' END) LIMIT 1) END \
 FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) SESSION_USER";
 
+/// Whether one that was let in a while ago would be now.
+const STILL: &str = "\
+SELECT 1 FROM pg_catalog.pg_roles r \
+WHERE r.rolname OPERATOR(pg_catalog.=) SESSION_USER AND r.rolcanlogin \
+AND (r.rolvaliduntil IS NULL \
+ OR r.rolvaliduntil OPERATOR(pg_catalog.>) pg_catalog.statement_timestamp()) \
+AND pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CONNECT') \
+AND (";
+
+/// Whether a connection that was opened a while ago is as good as a new one: the role
+/// is still let in, and is one that a guest may be.
+pub(super) async fn is_still_good(opened: &mut Opened) -> Result<bool, OpenError> {
+    let mut out = BytesMut::new();
+    frontend::query(&format!("{STILL}{CHECK}) IS NULL"), &mut out)?;
+    send(&mut opened.stream, &out).await?;
+    // What it says of its settings meanwhile is for the guest.
+    let row = answer(&mut opened.stream, &mut opened.settings).await?;
+    Ok(row.is_some() && opened.settings.len() <= MAX_MESSAGE)
+}
+
 /// Logs in as the login's role, and looks whether it is one that a guest may be.
 ///
 /// The question goes with the last of the proof: the server has it when it is ready.
@@ -61,11 +81,11 @@ pub(super) async fn enter_and_look(
 ) -> Result<Entered, OpenError> {
     let mut look = BytesMut::new();
     frontend::query(CHECK, &mut look)?;
-    let entered = log_in(stream, login, parameters, password, &look).await?;
+    let mut entered = log_in(stream, login, parameters, password, &look).await?;
     if !entered.asked {
         send(stream, &look).await?;
     }
-    let row = answer(stream).await?;
+    let row = answer(stream, &mut entered.settings).await?;
     judge(row.as_deref(), login).map(|()| entered)
 }
 
@@ -138,11 +158,14 @@ pub(super) async fn ask(
     let mut out = BytesMut::new();
     frontend::query(query, &mut out)?;
     send(stream, &out).await?;
-    answer(stream).await
+    answer(stream, &mut Vec::new()).await
 }
 
-/// The first row of an answer to a query.
-async fn answer(stream: &mut Stream) -> Result<Option<Vec<Option<Vec<u8>>>>, OpenError> {
+/// The first row of an answer to a query; what is said besides is added to `settings`.
+async fn answer(
+    stream: &mut Stream,
+    settings: &mut Vec<u8>,
+) -> Result<Option<Vec<Option<Vec<u8>>>>, OpenError> {
     let mut first = None;
     loop {
         let (kind, body) = receive(stream).await?;
@@ -151,7 +174,8 @@ async fn answer(stream: &mut Stream) -> Result<Option<Vec<Option<Vec<u8>>>>, Ope
                 first = Some(row(&body).ok_or(OpenError::Protocol("sent a row out of form"))?);
             }
             b'Z' => return Ok(first),
-            b'T' | b'D' | b'C' | b'S' | b'N' => {}
+            b'S' if settings.len() <= MAX_MESSAGE => settings.extend(message_of(kind, &body)),
+            b'T' | b'D' | b'C' | b'N' => {}
             _ => return Err(OpenError::Protocol("said what is no answer to a query")),
         }
     }

@@ -93,6 +93,11 @@ pub(crate) enum OpenError {
 }
 
 impl OpenError {
+    /// Whether the server has as many connections as it takes, of all or of the role.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "53300")
+    }
+
     /// What the guest is told.
     pub(crate) fn refusal(&self) -> Refusal {
         let by_host = |what: &str| {
@@ -173,6 +178,13 @@ impl Server {
             Ok(Opened { stream, key: entered.key, settings: entered.settings })
         };
         timeout(OPEN, opened).await.unwrap_or(Err(OpenError::Late))
+    }
+
+    /// Whether a connection that was opened a while ago is as good as one that would be
+    /// opened now.
+    pub(crate) async fn is_still_good(&self, opened: &mut Opened) -> bool {
+        let looked = timeout(OPEN, handshake::is_still_good(opened)).await;
+        matches!(looked, Ok(Ok(true)))
     }
 
     /// Asks for an end of what runs in another connection. Whether anything does
