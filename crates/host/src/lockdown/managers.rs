@@ -33,6 +33,7 @@ const BOTH: &[i64] = &[
     libc::SYS_poll,
     libc::SYS_ppoll,
     // The table.
+    libc::SYS_open,
     libc::SYS_openat,
     libc::SYS_fstat,
     libc::SYS_newfstatat,
