@@ -142,7 +142,7 @@ fn by_virtiofsd(guest: &Guest, server: &Path) -> Result<Transcript, CpuBenchErro
 /// Starts virtiofsd; it listens when this returns.
 fn serve(server: &Path, socket: &PathBuf, folder: &Path) -> io::Result<Peer> {
     let mut child = Command::new(server);
-    child.arg("--socket-path").arg(socket).arg("-o");
+    child.arg(format!("--socket-path={}", socket.display())).arg("-o");
     child.arg(format!("source={},cache=none", folder.display()));
     let child = child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut peer = Peer(child.spawn()?);
