@@ -796,6 +796,18 @@ pub(crate) enum BenchCommand {
         after_help = "Example:\n  berth bench database --server /run/postgresql --database mail --role alice --credentials passwords"
     )]
     Database(DatabaseBench),
+    /// Files of the host's, in Berth and in QEMU
+    ///
+    /// The same guest reads and writes by the file manager and by QEMU's virtio-fs
+    /// (needs qemu-system-riscv64 and virtiofsd; Debian: qemu-system-misc, and
+    /// virtiofsd where that is a package of its own). Ratios are of speeds: above 1 is
+    /// faster than QEMU. docs/benchmarks.md says what each row means.
+    #[command(after_help = "Example:\n  berth bench files --rounds 5")]
+    Files {
+        /// How often, in both by turns; the figures are medians
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+    },
     /// The same guest programs in Berth and in QEMU
     ///
     /// Needs qemu-system-riscv64 for the reference (Debian: qemu-system-misc).

@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 
 use database_manager::test_server::TestServer;
 use serde_json::Value;
-use support::pool::{Conversation, all_free};
+use support::pool::{Conversation, all_free, allocate};
 use support::{Host, kill, processes};
+
+/// The mail box of `examples/serve15`.
+const MAIL: &str = include_str!("../../../examples/serve15/programs/mail");
 
 /// Two machines, of which one user may have both.
 fn pool(server: &TestServer) -> String {
@@ -34,6 +37,12 @@ database = true
 [[pool.program]]
 tpn = "shell"
 run = ["/bin/sh"]
+anybody = true
+
+[[pool.program]]
+tpn = "mail"
+run = ["/usr/bin/python3", "-c", '''
+{MAIL}''']
 anybody = true
 "#,
         server.address()
@@ -136,6 +145,17 @@ fn guest_databases_follow_whoever_has_the_machine() {
     assert_eq!([one.end(), two.end()], [0, 0]);
     all_free(&host);
     assert_eq!(audited(&host, "serve-00", "bob").len(), 1);
+
+    // A program that keeps its users' mail: each finds his own, in whatever machine.
+    let mail = |user, input| allocate(&host, "serve/mail", user, input);
+    let kept = "kept as 1\nkept as 2\n2 messages\n".to_owned();
+    assert_eq!(mail("alice", "send hello\nsend again\nlist\n"), (0, kept));
+    assert_eq!(mail("bob", "list\nread\n"), (0, "0 messages\n".to_owned()));
+    // This time in the other machine.
+    let bob = Conversation::begin(&host, "bob");
+    assert_eq!(mail("alice", "read\nlist\n"), (0, "hello\nagain\n0 messages\n".to_owned()));
+    assert_eq!(bob.end(), 0);
+    all_free(&host);
 
     // An administrator in a machine that is nobody's has nobody's database.
     let psql = "$(ls /usr/lib/postgresql/*/bin/psql) -c 'SELECT 1' 2>&1 || true";

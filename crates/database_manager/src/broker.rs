@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::registry::{Registry, Who};
 use crate::server::{Server, ServerError, ServerSpec};
+use crate::spare::{Spare, Spares};
 use crate::table::{LoginTable, TableError, TableFileError};
 
 /// How long a connection that is to end may take to do so.
@@ -40,6 +41,7 @@ pub struct Broker {
     sessions: AtomicU64,
     pub(crate) registry: Registry,
     pub(crate) server: Server,
+    pub(crate) spares: Spares,
 }
 
 impl Broker {
@@ -55,6 +57,7 @@ impl Broker {
             sessions: AtomicU64::new(0),
             registry: Registry::default(),
             server: Server::new(server)?,
+            spares: Spares::default(),
         })
     }
 
@@ -83,17 +86,19 @@ impl Broker {
         table.save(&self.table_file)?;
         let table = Arc::new(table);
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&table);
+        self.spares.drop_all();
         if self.registry.hold_against(&table, ENDS) { Ok(()) } else { Err(BrokerError::Lingers) }
     }
 
     /// A session of a user's, or of nobody's.
     pub(crate) fn session(&self, who: Option<Who>) -> Session {
         let number = self.sessions.fetch_add(1, Ordering::Relaxed);
-        Session { number, who, used: Mutex::default() }
+        Session { number, who, used: Mutex::default(), spare: Mutex::default() }
     }
 
     /// Ends a session's connections; false if one lingers.
     pub(crate) fn end(&self, session: &Session) -> bool {
+        lock(&session.spare).end();
         self.registry.end(session.number, ENDS)
     }
 }
@@ -103,6 +108,7 @@ pub(crate) struct Session {
     pub(crate) number: u64,
     pub(crate) who: Option<Who>,
     used: Mutex<Used>,
+    pub(crate) spare: Mutex<Spare>,
 }
 
 /// What was used of the databases in a session.
@@ -129,8 +135,8 @@ pub struct UsedLogin {
 const MAX_USED: usize = 8;
 
 impl Session {
-    /// A connection was made as this.
-    pub(crate) fn note_login(&self, login: &crate::table::Login) {
+    /// A connection was made as this; whether it is not the session's first.
+    pub(crate) fn note_login(&self, login: &crate::table::Login) -> bool {
         let mut used = lock(&self.used);
         let (database, role) = (login.database.as_str(), login.role.as_str());
         let same = |one: &&mut UsedLogin| one.database == database && one.role == role;
@@ -140,6 +146,7 @@ impl Session {
             let (database, role) = (database.to_owned(), role.to_owned());
             used.logins.push(UsedLogin { database, role, connections: 1 });
         }
+        used.logins.iter().map(|one| one.connections).sum::<u64>() > 1
     }
 
     /// One was refused.

@@ -16,14 +16,15 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::broker::{Broker, Session};
+use crate::broker::{Broker, Session, lock};
 use crate::finish::finish;
 use crate::protocol::{
     CancelKey, First, MAX_STARTUP, Refusal, Startup, auth_ok, backend_key, first, negotiate, ready,
 };
 use crate::registry::{NoLogin, Stop};
 use crate::relay::{Ended, Relay};
-use crate::server::Opened;
+use crate::server::{Dialled, OpenError, Opened};
+use crate::spare::{Kept, Parameters, prepare};
 use crate::table::Login;
 
 /// How long a guest may take to say what it wants, and the server to let it in.
@@ -104,8 +105,9 @@ async fn until(limit: Option<Duration>) {
 }
 
 /// Hears what the guest wants and lets it in, or says why not.
-async fn begin(place: &Place, session: &Session, guest: &mut Guest) -> io::Result<Begun> {
-    let wanted = match hear(guest).await? {
+async fn begin(place: &Place, session: &Arc<Session>, guest: &mut Guest) -> io::Result<Begun> {
+    let (heard, ahead) = tokio::join!(hear(guest), ahead(place, session));
+    let wanted = match heard? {
         Ok(First::Cancel(key)) => {
             cancel(place, session, key).await;
             return Ok(Begun::Done);
@@ -115,7 +117,7 @@ async fn begin(place: &Place, session: &Session, guest: &mut Guest) -> io::Resul
         Err(refusal) => Err(refusal),
     };
     let opened = match wanted {
-        Ok(wanted) => admit(place, session, guest, wanted).await?,
+        Ok(wanted) => admit(place, session, guest, wanted, ahead).await?,
         Err(refusal) => Err(refusal),
     };
     match opened {
@@ -124,6 +126,46 @@ async fn begin(place: &Place, session: &Session, guest: &mut Guest) -> io::Resul
             session.note_refused();
             guest.write_all(&refusal.encode()).await?;
             Ok(Begun::Done)
+        }
+    }
+}
+
+/// What can be done before the guest has said anything: most guests want a
+/// connection, and what they say takes longer to come than the server to be ready.
+async fn ahead(place: &Place, session: &Session) -> Option<Ahead> {
+    let who = session.who.as_ref()?;
+    let broker = &place.broker;
+    let login = broker.registry.give(place.number, who, || broker.table()).ok()?;
+    let spare = lock(&session.spare).take(&login);
+    let dialled = match spare {
+        Some(_) => None,
+        // One that fails now is tried again when it is wanted, and fails with a reason.
+        None => broker.server.dial().await.ok(),
+    };
+    Some(Ahead { login, spare, dialled })
+}
+
+struct Ahead {
+    login: Login,
+    spare: Option<Kept>,
+    dialled: Option<Dialled>,
+}
+
+impl Ahead {
+    /// A connection with these settings: the spare one, if it is as good as a new one.
+    async fn open(self, broker: &Broker, parameters: &Parameters) -> Result<Opened, OpenError> {
+        let Self { login, spare, dialled } = self;
+        let spare = spare.filter(|spare| spare.parameters == *parameters);
+        if let Some(Kept { mut opened, .. }) = spare {
+            if broker.server.is_still_good(&mut opened).await {
+                return Ok(opened);
+            }
+        }
+        match broker.server.open(&login, parameters, dialled).await {
+            Err(error) if error.is_full() && broker.spares.make_room().await => {
+                broker.server.open(&login, parameters, None).await
+            }
+            opened => opened,
         }
     }
 }
@@ -162,15 +204,23 @@ async fn cancel(place: &Place, session: &Session, key: CancelKey) {
 /// Connects to the server as whoever the table says, and tells the guest.
 async fn admit(
     place: &Place,
-    session: &Session,
+    session: &Arc<Session>,
     guest: &mut Guest,
     wanted: Startup,
+    ahead: Option<Ahead>,
 ) -> io::Result<Result<(Login, Opened), Refusal>> {
-    let login = match login(place, session).await {
-        Ok(login) => login,
+    let ahead = match ahead {
+        Some(ahead) => Ok(ahead),
+        None => {
+            login(place, session).await.map(|login| Ahead { login, spare: None, dialled: None })
+        }
+    };
+    let ahead = match ahead {
+        Ok(ahead) => ahead,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let opened = match place.broker.server.open(&login, &wanted.parameters).await {
+    let login = ahead.login.clone();
+    let opened = match ahead.open(&place.broker, &wanted.parameters).await {
         Ok(opened) => opened,
         Err(error) => {
             let user = session.who.as_ref().map(|who| who.user.as_str());
@@ -185,13 +235,17 @@ async fn admit(
     if let Some(server) = opened.key {
         place.broker.registry.know(place.number, key, server);
     }
-    session.note_login(&login);
+    let again = session.note_login(&login);
     let mut greeting = wanted.newer.as_deref().map(negotiate).unwrap_or_default();
     greeting.extend(auth_ok());
     greeting.extend_from_slice(&opened.settings);
     greeting.extend(backend_key(key));
     greeting.extend(ready());
     guest.write_all(&greeting).await?;
+    if again {
+        let (broker, session) = (Arc::clone(&place.broker), Arc::clone(session));
+        tokio::spawn(prepare(broker, session, wanted.parameters));
+    }
     Ok(Ok((login, opened)))
 }
 

@@ -28,6 +28,7 @@ mod registry;
 mod relay;
 mod server;
 mod service;
+mod spare;
 mod table;
 #[cfg(feature = "test-utils")]
 pub mod test_server;

@@ -70,7 +70,7 @@ pub(crate) enum NoLogin {
     /// The table has none.
     None,
     /// There are as many connections as the login allows, of which one is just
-    /// ending if `soon`.
+    /// ending or beginning if `soon`.
     Full { most: u16, soon: bool },
 }
 
@@ -124,7 +124,8 @@ impl Registry {
         let (mut count, mut soon) = (0, false);
         for one in state.connections.values().filter(same) {
             count += 1;
-            soon |= one.left;
+            // One that begins may be no connection but a wish to cancel what runs.
+            soon |= one.left || one.keys.is_none();
         }
         let most = login.limits.connections;
         if count >= usize::from(most) {
@@ -237,6 +238,10 @@ mod tests {
         let give = |number| registry.give(number, &alice(), || Arc::clone(&table));
         let numbers: Vec<u64> = (1..=3).map(|session| registry.enter(session).unwrap().0).collect();
         assert!(give(numbers[0]).is_ok() && give(numbers[1]).is_ok());
+        // Neither has said what it wants.
+        assert_eq!(give(numbers[2]), Err(NoLogin::Full { most: 2, soon: true }));
+        let key = CancelKey { process: 1, secret: 2 };
+        numbers[..2].iter().for_each(|number| registry.know(*number, key, key));
         assert_eq!(give(numbers[2]), Err(NoLogin::Full { most: 2, soon: false }));
         registry.leave(numbers[0]);
         assert_eq!(give(numbers[2]), Err(NoLogin::Full { most: 2, soon: true }));

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use crate::broker::{Broker, Session, Used, lock};
 use crate::connection::{Place, serve};
 use crate::registry::Who;
+use crate::spare::prepare;
 use crate::wire;
 
 /// Sessions at once.
@@ -88,6 +89,7 @@ impl Service {
             }
             wire::shut(its_socket);
         })?;
+        self.runtime.spawn(prepare(Arc::clone(&self.broker), Arc::clone(&session), vec![]));
         running.insert(machine.to_owned(), Running { session, socket, thread });
         Ok(())
     }

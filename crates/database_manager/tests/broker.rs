@@ -105,6 +105,39 @@ async fn a_guest_cancels_what_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_with_all_its_connections_cancels_what_they_run() {
+    let bench = Bench::new();
+    bench.grant("user:alice", "alice", Limits { connections: 1, ..Limits::default() });
+    let machine = bench.machine("m-01", "alice", &[]);
+    let client = connect(&machine).await.unwrap();
+    let cancel = client.cancel_token();
+    let running = tokio::spawn(async move { ask(&client, "SELECT pg_sleep(600)").await });
+    while !running.is_finished() {
+        cancel.cancel_query_raw(support::stream(&machine), tokio_postgres::NoTls).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(code(&running.await.unwrap().unwrap_err()), "57014");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_counts_is_what_the_role_is_when_the_guest_has_spoken() {
+    let bench = Bench::new();
+    bench.grant("user:alice", "alice", Limits { connections: 1, ..Limits::default() });
+    let machine = bench.machine("m-01", "alice", &[]);
+    // The server has made room for each already.
+    let (danger, granted) = (support::stream(&machine), bench.machine("m-02", "alice", &[]));
+    bench.server.sql("postgres", "GRANT bob TO alice");
+    let refused = support::connect_over(danger, "root").await.err().unwrap();
+    assert_eq!(code(&refused), "28000");
+    bench.server.sql("postgres", "REVOKE bob FROM alice");
+    let silent = support::stream(&granted);
+    bench.revoke("user:alice");
+    assert!(support::connect_over(silent, "root").await.is_err());
+    assert_eq!(code(&connect(&granted).await.err().unwrap()), "28000");
+    bench.await_connections("alice", 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_hold_whatever_the_guest_sets() {
     let bench = Bench::new();
     let limits = Limits { connections: 2, idle: Some(1), lifetime: None };

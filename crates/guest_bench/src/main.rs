@@ -3,7 +3,8 @@
 //! Says `BERTH-INIT` as its very first act, so that whoever watches the
 //! console can take the time of the boot; then runs [`programs::ALL`] one
 //! after the other and says for each `BENCH name nanoseconds checksum`; then
-//! `BENCH-END`, and powers off. Times are the guest's (`CLOCK_MONOTONIC`);
+//! `BENCH-END`, and powers off. A guest with `bench=files` on its kernel's command
+//! line runs those of [`files::ALL`] instead, in a file system of its host's. Times are the guest's (`CLOCK_MONOTONIC`);
 //! equal checksums on two machines mean that both computed the same.
 //!
 //! Everything goes to `/dev/kmsg`, which reaches the console whatever driver
@@ -12,6 +13,7 @@
 
 #![cfg_attr(not(test), no_main)]
 
+mod files;
 mod integer;
 mod machine;
 mod memory;
@@ -42,15 +44,25 @@ fn run() -> i32 {
     let first = std::process::id() == 1;
     let console = sys::Console::open(first);
     console.say("BERTH-INIT");
-    for (name, program) in programs::ALL {
-        let start = Instant::now();
-        let checksum = program(black_box(programs::FULL));
-        let nanoseconds = start.elapsed().as_nanos();
-        console.say(&format!("BENCH {name} {nanoseconds} {checksum:016x}"));
+    if first && files::wanted() {
+        if let Err(error) = files::run(&console) {
+            console.say(&format!("the files of the host cannot be used: {error}"));
+        }
+    } else {
+        compute(&console);
     }
     console.say("BENCH-END");
     if first {
         sys::power_off();
     }
     0
+}
+
+fn compute(console: &sys::Console) {
+    for (name, program) in programs::ALL {
+        let start = Instant::now();
+        let checksum = program(black_box(programs::FULL));
+        let nanoseconds = start.elapsed().as_nanos();
+        console.say(&format!("BENCH {name} {nanoseconds} {checksum:016x}"));
+    }
 }

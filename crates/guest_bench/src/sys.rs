@@ -1,9 +1,10 @@
 //! The system calls that std does not offer, made safe. Types and numbers are
 //! those of 64-bit Linux with glibc on riscv64 and x86-64.
 
-use std::ffi::{c_char, c_int, c_void};
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::ffi::{CStr, c_char, c_int, c_long, c_void};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::ptr;
 
 const PAGE: usize = 4096;
@@ -30,6 +31,23 @@ unsafe extern "C" {
         data: *const c_void,
     ) -> c_int;
     fn reboot(command: c_int) -> c_int;
+    fn syscall(number: c_long, ...) -> c_long;
+}
+
+/// Mounts a new file system of this kind at a directory, which is made.
+pub(crate) fn mount_new(source: &CStr, target: &CStr, kind: &CStr) -> io::Result<()> {
+    let _ = std::fs::create_dir(target.to_string_lossy().as_ref());
+    // SAFETY: zero-terminated strings that live until the call returns; no data.
+    let result = unsafe { mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, ptr::null()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Loads a kernel module.
+pub(crate) fn load_module(file: &File) -> io::Result<()> {
+    const FINIT_MODULE: c_long = if cfg!(target_arch = "riscv64") { 273 } else { 313 };
+    // SAFETY: an open descriptor, a zero-terminated constant, no flags.
+    let result = unsafe { syscall(FINIT_MODULE, file.as_raw_fd(), c"".as_ptr(), 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The kernel's log for the first process, standard output for any other.
@@ -53,7 +71,7 @@ impl Console {
     /// One line. Nobody could be told if it failed.
     pub(crate) fn say(&self, line: &str) {
         if !self.kernel {
-            let _ = writeln!(std::io::stdout(), "{line}");
+            let _ = writeln!(io::stdout(), "{line}");
             return;
         }
         // The kernel drops what comes too often through one open file: every

@@ -23,8 +23,8 @@ use file_manager::{FileManager, Grant, Quota, Service, SpaceName, SpacePath, Sub
 use serde::{Deserialize, Serialize};
 use service_pool::{Group, UserId};
 
-use crate::in_full;
 use crate::link::Link;
+use crate::{in_full, lockdown};
 
 /// Files that the process may have open, if the system allows it.
 const OPEN_FILES: u64 = 1 << 17;
@@ -104,6 +104,11 @@ pub fn main() -> ExitCode {
     let thread = std::thread::Builder::new().name("operators".to_owned());
     if let Err(error) = thread.spawn(move || hear(&operators, &theirs)) {
         return failed(&format!("no thread to be had: {error}"));
+    }
+    if let Err(error) = lockdown::lock_down_file_manager() {
+        let reason = error.to_string();
+        let _ = host.send(&Answer::Refused { reason: reason.clone() }, &[]);
+        return failed(&reason);
     }
     if host.send(&Answer::Done, &[]).is_ok() {
         hear(&host, &service);

@@ -17,7 +17,7 @@ use super::transcript::{Outcome, Transcript};
 use super::{Row, Rows};
 
 /// Storage of the benchmark guest, on both sides.
-const STORAGE: u64 = 256 << 20;
+pub(super) const STORAGE: u64 = 256 << 20;
 /// A guest that says nothing new for so long is given up.
 const SILENCE: Duration = Duration::from_secs(240);
 /// QEMU's program.
@@ -32,6 +32,8 @@ pub(crate) struct Guest {
     pub(crate) command_line: String,
     /// Whether Berth compiles hot code.
     pub(crate) compile: bool,
+    /// Whether it has a device for files.
+    pub(crate) files: bool,
 }
 
 /// Both show what the kernel says from its first line on.
@@ -51,6 +53,8 @@ pub(crate) enum CpuBenchError {
     Machine(#[from] MachineError),
     #[error("cannot run {QEMU}")]
     Qemu(#[source] io::Error),
+    #[error("the benchmark guest's files cannot be served: {0}")]
+    Files(String),
     #[error("the benchmark guest in {side} did not finish; its last words: {last}")]
     Unfinished { side: &'static str, last: String },
     #[error("{program} computes {berth} in Berth and {qemu} in QEMU: one of them is wrong")]
@@ -61,10 +65,10 @@ pub(crate) enum CpuBenchError {
 /// what happens.
 pub(crate) fn run(guest: &Guest, note: &dyn Fn(&str)) -> Result<Rows, CpuBenchError> {
     note("running the benchmark guest in Berth");
-    let berth = in_berth(guest)?;
+    let berth = in_berth(guest, &|_| Ok(()))?;
     let qemu = if qemu_is_installed() {
         note("running the same guest in QEMU");
-        Some(in_qemu(guest)?)
+        Some(in_qemu(guest, &[])?)
     } else {
         note("qemu-system-riscv64 is not installed (Debian: qemu-system-misc): no reference");
         None
@@ -89,6 +93,17 @@ fn compare(berth: &Transcript, qemu: Option<&Transcript>) -> Result<Rows, CpuBen
         reference,
         ratio: reference.map(|reference| value / reference),
     }];
+    rows.extend(speeds("cpu.speed_vs_qemu", berth, qemu)?);
+    Ok(Rows { rows })
+}
+
+/// A row for each program: how much faster it is than in QEMU.
+pub(super) fn speeds(
+    name: &str,
+    berth: &Transcript,
+    qemu: Option<&Transcript>,
+) -> Result<Vec<Row>, CpuBenchError> {
+    let mut rows = Vec::new();
     for (program, ours) in &berth.outcomes {
         let theirs = qemu.and_then(|qemu| qemu.outcomes.get(program));
         if let Some(Outcome { checksum, .. }) =
@@ -103,17 +118,21 @@ fn compare(berth: &Transcript, qemu: Option<&Transcript>) -> Result<Rows, CpuBen
         let value = ours.time.as_secs_f64();
         let reference = theirs.map(|theirs| theirs.time.as_secs_f64());
         rows.push(Row {
-            name: format!("cpu.speed_vs_qemu.{program}"),
+            name: format!("{name}.{program}"),
             value,
             unit: "s",
             reference,
             ratio: reference.map(|reference| reference / value),
         });
     }
-    Ok(Rows { rows })
+    Ok(rows)
 }
 
-fn in_berth(guest: &Guest) -> Result<Transcript, CpuBenchError> {
+/// Runs the guest in Berth; `join` sees to its devices before it starts.
+pub(super) fn in_berth(
+    guest: &Guest,
+    join: &dyn Fn(&Machine) -> Result<(), CpuBenchError>,
+) -> Result<Transcript, CpuBenchError> {
     let mut transcript = Transcript::new(Instant::now());
     let main = MainStorage::create(STORAGE, Backing::Memfd)?;
     let range = StorageRange::new(0, STORAGE)?;
@@ -133,11 +152,12 @@ fn in_berth(guest: &Guest) -> Result<Transcript, CpuBenchError> {
         initrd: Some(guest.initrd.clone()),
         command_line: format!("{BERTH_CONSOLE} {}", guest.command_line),
         disks: Vec::new(),
-        files: false,
+        files: guest.files,
         io_keys: BTreeMap::new(),
     };
     let machine = Machine::new(&config, &window)?;
     let client = machine.console().attach(true);
+    join(&machine)?;
     machine.start();
     let mut last = Instant::now();
     while !transcript.done && last.elapsed() < SILENCE {
@@ -155,8 +175,8 @@ fn in_berth(guest: &Guest) -> Result<Transcript, CpuBenchError> {
     })
 }
 
-/// Ends QEMU whatever happens.
-struct Peer(Child);
+/// A process of the peer's: ends whatever happens.
+pub(super) struct Peer(pub(super) Child);
 
 impl Drop for Peer {
     fn drop(&mut self) {
@@ -166,7 +186,8 @@ impl Drop for Peer {
     }
 }
 
-fn in_qemu(guest: &Guest) -> Result<Transcript, CpuBenchError> {
+/// Runs the guest in QEMU, with more arguments.
+pub(super) fn in_qemu(guest: &Guest, more: &[String]) -> Result<Transcript, CpuBenchError> {
     let mut transcript = Transcript::new(Instant::now());
     let megabytes = (STORAGE >> 20).to_string();
     let mut peer = Peer(
@@ -177,6 +198,7 @@ fn in_qemu(guest: &Guest) -> Result<Transcript, CpuBenchError> {
             .arg("-initrd")
             .arg(&guest.initrd)
             .args(["-append", &format!("{QEMU_CONSOLE} {}", guest.command_line)])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

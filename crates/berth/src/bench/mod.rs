@@ -4,6 +4,7 @@
 mod api;
 mod cpu;
 mod database;
+mod files;
 mod moves;
 mod pool;
 mod transcript;
@@ -49,6 +50,9 @@ pub(crate) fn bench(global: &Global, command: &BenchCommand) -> Result<(), Failu
         BenchCommand::Cpu { interpret } => {
             cpu::run(&guest(!interpret)?, &note).map_err(Failed::from)?
         }
+        BenchCommand::Files { rounds } => {
+            files::run(&guest(false)?, *rounds as usize, &note).map_err(Failed::from)?
+        }
     };
     if global.json {
         print_json(&rows);
@@ -86,6 +90,7 @@ fn guest(compile: bool) -> Result<cpu::Guest, Failure> {
         initrd: boot.initrd,
         command_line: boot.command_line,
         compile,
+        files: false,
     })
 }
 

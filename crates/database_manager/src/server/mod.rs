@@ -29,6 +29,9 @@ pub(crate) use stream::Stream;
 
 /// How long the server may take to let somebody in.
 const OPEN: Duration = Duration::from_secs(20);
+/// How long a connection is used over which nothing was said: less than the least
+/// `authentication_timeout` that anybody sets.
+const WAITS: Duration = Duration::from_secs(5);
 /// How long it may take to hear that something is to be cancelled.
 const CANCEL: Duration = Duration::from_secs(2);
 
@@ -90,6 +93,11 @@ pub(crate) enum OpenError {
 }
 
 impl OpenError {
+    /// Whether the server has as many connections as it takes, of all or of the role.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "53300")
+    }
+
     /// What the guest is told.
     pub(crate) fn refusal(&self) -> Refusal {
         let by_host = |what: &str| {
@@ -120,6 +128,12 @@ fn known(code: &str) -> &'static str {
     KNOWN.into_iter().find(|known| *known == code).unwrap_or("08004")
 }
 
+/// See [`Server::dial`].
+pub(crate) struct Dialled {
+    stream: Stream,
+    since: Instant,
+}
+
 /// A server that can be connected to.
 pub(crate) struct Server {
     spec: ServerSpec,
@@ -135,22 +149,42 @@ impl Server {
         Ok(Self { spec, tls })
     }
 
+    /// A connection over which nobody has logged in yet: the server makes room for
+    /// it meanwhile.
+    pub(crate) async fn dial(&self) -> Result<Dialled, OpenError> {
+        let stream = timeout(OPEN, self.connect()).await.unwrap_or(Err(OpenError::Late))?;
+        Ok(Dialled { stream, since: Instant::now() })
+    }
+
     /// A connection as the login's role that a guest may have: the role is one that
-    /// can become no other, as is looked at each time.
+    /// can become no other, as is looked at each time. What was dialled before is
+    /// used if the server waits at it still.
     pub(crate) async fn open(
         &self,
         login: &Login,
         parameters: &[(String, String)],
+        dialled: Option<Dialled>,
     ) -> Result<Opened, OpenError> {
         let opened = async {
             let password = self.password(login)?;
-            let mut stream = self.connect().await?;
+            let waits = dialled.filter(|dialled| dialled.since.elapsed() < WAITS);
+            let mut stream = match waits {
+                Some(Dialled { stream, .. }) => stream,
+                None => self.connect().await?,
+            };
+            let password = password.as_deref();
             let entered =
-                handshake::enter(&mut stream, login, parameters, password.as_deref()).await?;
-            handshake::check(&mut stream, login).await?;
+                handshake::enter_and_look(&mut stream, login, parameters, password).await?;
             Ok(Opened { stream, key: entered.key, settings: entered.settings })
         };
         timeout(OPEN, opened).await.unwrap_or(Err(OpenError::Late))
+    }
+
+    /// Whether a connection that was opened a while ago is as good as one that would be
+    /// opened now.
+    pub(crate) async fn is_still_good(&self, opened: &mut Opened) -> bool {
+        let looked = timeout(OPEN, handshake::is_still_good(opened)).await;
+        matches!(looked, Ok(Ok(true)))
     }
 
     /// Asks for an end of what runs in another connection. Whether anything does
@@ -173,7 +207,7 @@ impl Server {
 
     /// Ends another connection of the same role by force.
     pub(crate) async fn terminate(&self, login: &Login, process: u32) -> Result<(), OpenError> {
-        let Opened { mut stream, .. } = self.open(login, &[]).await?;
+        let Opened { mut stream, .. } = self.open(login, &[], None).await?;
         let query = format!("SELECT pg_catalog.pg_terminate_backend({})", signed(process));
         let ended = handshake::ask(&mut stream, &query);
         timeout(OPEN, ended).await.unwrap_or(Err(OpenError::Late)).map(drop)
@@ -249,7 +283,7 @@ pub fn time_of_login(spec: &ServerSpec, login: &Login) -> Result<Duration, Measu
             let password = server.password(login)?;
             let started = Instant::now();
             let mut stream = server.connect().await?;
-            handshake::enter(&mut stream, login, &[], password.as_deref()).await?;
+            handshake::enter(&mut stream, login, password.as_deref()).await?;
             let took = started.elapsed();
             stream.shutdown().await?;
             Ok(took)

@@ -116,9 +116,17 @@ pub(crate) async fn connect_as(
     machine: &Client,
     user: &str,
 ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+    connect_over(stream(machine), user).await
+}
+
+/// The same over a stream that the guest has already.
+pub(crate) async fn connect_over(
+    stream: UnixStream,
+    user: &str,
+) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
     let mut config = Config::new();
     config.user(user).dbname("whatever").application_name("a test");
-    let (client, connection) = config.connect_raw(stream(machine), NoTls).await?;
+    let (client, connection) = config.connect_raw(stream, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
 }

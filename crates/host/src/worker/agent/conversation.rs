@@ -137,20 +137,10 @@ impl Conversation {
         loop {
             if let Some(piece) = talk.pieces.pop_front() {
                 drop(talk);
-                // A program may still say something to a database that has closed; it
-                // reads why, and closes too.
-                if !self.write(&piece) && self.id.is_some() {
-                    self.fail("the user's connection is gone");
-                    agent.give_up(stream);
-                    talk = lock(&self.talk);
-                    break;
-                }
+                let gone = !self.pass_on(agent, stream, &piece);
                 talk = lock(&self.talk);
-                let credit = talk.from_guest.consumed(piece.len());
-                if let (Some(credit), None) = (credit, &talk.end) {
-                    drop(talk);
-                    agent.say(stream, &Message::Credit(credit));
-                    talk = lock(&self.talk);
+                if gone {
+                    break;
                 }
             } else if talk.end.is_some() {
                 break;
@@ -172,6 +162,34 @@ impl Conversation {
             words,
             first_output_us,
         })
+    }
+
+    /// Writes what has come until now: nobody has to wait for the thread that does
+    /// the rest.
+    pub(super) fn write_now(&self, agent: &Agent, stream: Stream) {
+        loop {
+            let piece = lock(&self.talk).pieces.pop_front();
+            let Some(piece) = piece else { return };
+            self.pass_on(agent, stream, &piece);
+        }
+    }
+
+    /// Writes one piece and lets the guest say as much again; false if the user is gone.
+    fn pass_on(&self, agent: &Agent, stream: Stream, piece: &[u8]) -> bool {
+        // A program may still say something to a database that has closed; it reads why,
+        // and closes too.
+        if !self.write(piece) && self.id.is_some() {
+            self.fail("the user's connection is gone");
+            agent.give_up(stream);
+            return false;
+        }
+        let mut talk = lock(&self.talk);
+        let credit = talk.from_guest.consumed(piece.len());
+        if let (Some(credit), None) = (credit, &talk.end) {
+            drop(talk);
+            agent.say(stream, &Message::Credit(credit));
+        }
+        true
     }
 
     /// Passes on what the user sends, as the guest takes it, to its end.

@@ -72,6 +72,7 @@ impl Agent {
     ) -> io::Result<()> {
         let database = database.ok_or(io::ErrorKind::NotConnected)?;
         connection.join(database.connect(CONNECT)?)?;
+        connection.write_now(self, stream);
         let (agent, out) = (Arc::clone(self), Arc::clone(connection));
         let thread = std::thread::Builder::new().name("database-out".to_owned());
         thread.spawn(move || out.write_out(&agent, stream))?;

@@ -4,7 +4,10 @@
 //! No new privileges, no new program, no new file, no new connection: a worker
 //! has its storage, its disks, its sockets and its threads; the keeper has two
 //! files and its sockets. What they ask for beside that ends them (SIGSYS), and
-//! the host says so.
+//! the host says so. The file manager and the database manager have more to do
+//! ([`managers`]), and do nothing else either.
+
+mod managers;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +15,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
 };
+
+pub(crate) use managers::{lock_down_database_manager, lock_down_file_manager};
 
 /// Why the process could not be locked down; it does not go on then.
 #[derive(Debug, thiserror::Error)]
@@ -132,7 +137,7 @@ const KEEPERS: &[i64] = &[
 pub(crate) fn lock_down() -> Result<(), LockdownError> {
     // Several filters; of their verdicts the strictest counts.
     let arch = architecture()?;
-    apply([threads_only(arch)?, refused(arch)?, allow_list(arch)?])
+    apply([threads_only(arch)?, refused(arch)?, allow_list(ALLOWED.iter().chain(REFUSED), arch)?])
 }
 
 /// Locks down the keeper, for good.
@@ -174,9 +179,13 @@ fn refused(arch: TargetArch) -> Result<SeccompFilter, seccompiler::BackendError>
     SeccompFilter::new(rules, SeccompAction::Allow, denied, arch)
 }
 
-fn allow_list(arch: TargetArch) -> Result<SeccompFilter, seccompiler::BackendError> {
+/// These, and what threads need; whatever else is asked for ends the process.
+fn allow_list<'a>(
+    calls: impl Iterator<Item = &'a i64>,
+    arch: TargetArch,
+) -> Result<SeccompFilter, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        ALLOWED.iter().chain(REFUSED).map(|number| (*number, Vec::new())).collect();
+        calls.map(|number| (*number, Vec::new())).collect();
     let argument = |index, bits: u64| {
         let operator = SeccompCmpOp::MaskedEq(bits);
         SeccompCondition::new(index, SeccompCmpArgLen::Qword, operator, bits)
