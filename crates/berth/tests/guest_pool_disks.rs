@@ -1,5 +1,5 @@
 //! Data disks of pools: captured with the machine, and spotless as it is.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![expect(clippy::panic, reason = "a test that cannot go on fails")]
 
 mod support;
 
