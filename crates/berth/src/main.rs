@@ -1,7 +1,7 @@
 //! The `berth` program: the command line of the host, and the host itself.
 //!
 //! `args` is what clap reads; every other module is a command or a few, each
-//! an ordinary client of the host ([`host::client`]), but for `up`, which is
+//! an ordinary client of the host ([`operator_client`]), but for `up`, which is
 //! the host, and `worker`, `keeper`, `file-manager` and `database-manager`, which the
 //! host starts.
 
@@ -16,11 +16,13 @@ mod console;
 mod database;
 mod demo;
 mod doctor;
+mod ended;
 mod exec;
 mod files;
 mod images;
 mod own_host;
 mod pool;
+mod reach;
 mod storage;
 mod table;
 mod top;
@@ -41,7 +43,7 @@ enum Failure {
     #[error(transparent)]
     StateDir(#[from] host::StateDirError),
     #[error(transparent)]
-    Client(#[from] host::client::ClientError),
+    Client(#[from] operator_client::ClientError),
     #[error(transparent)]
     Host(#[from] host::HostError),
     #[error("{path}: {source}")]
@@ -140,6 +142,11 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 
 /// The state directory that the command line or the environment names.
 fn state_dir(global: &Global) -> Result<host::StateDir, Failure> {
+    if let Some(host) = &global.remote.host {
+        return Err(Failure::Other(format!(
+            "this is done on the host's own machine; leave out --host and BERTH_HOST ({host})"
+        )));
+    }
     Ok(host::StateDir::choose(global.state_dir.clone())?)
 }
 

@@ -8,9 +8,8 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
-use host::client::{Client, ClientError};
-use host::control::{Reply, Request};
 use host::{StateDir, StateDirError};
+use operator_client::{Client, ClientError, Place};
 use tempfile::TempDir;
 
 pub(crate) use program::GuestProgram;
@@ -67,6 +66,8 @@ impl OwnHost {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
+        // Whatever other host its user has in mind.
+        command.env_remove("BERTH_HOST");
         command.arg("--state-dir").arg(self.state()).args(arguments);
         command
     }
@@ -99,10 +100,9 @@ impl OwnHost {
         }
     }
 
-    /// The host's answer to a request.
-    pub(crate) fn request(&self, request: &Request) -> Result<Reply, OwnHostError> {
-        let dir = self.state_dir()?;
-        Ok(Client::request(&dir, request)?.answer(|_| {})?)
+    /// A client of it, which keeps its connection.
+    pub(crate) fn client(&self) -> Result<Client, OwnHostError> {
+        Ok(Client::new(&Place::Local(self.state_dir()?.api_socket()))?)
     }
 
     /// Ends it under the user's eyes.

@@ -163,6 +163,8 @@ pub struct PoolMember {
     pub put_back_times: u64,
     /// Microseconds that the last time took.
     pub put_back_micros: Option<u64>,
+    /// Bytes that were put back then, those that are zero again included.
+    pub put_back_bytes: Option<u64>,
 }
 
 /// What a machine of a pool is doing.

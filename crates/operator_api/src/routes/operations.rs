@@ -6,17 +6,19 @@ use std::time::Duration;
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 
-use super::wait::Wait;
+use super::follow::{follow, place};
+use super::how::{How, Wait};
 use crate::access::Principal;
-use crate::extract::{Json, Nothing, Path, Query};
+use crate::extract::{Json, Nothing, Path};
 use crate::model::{Command, Operation, OperationState};
 use crate::operator::{Operator, Refusal, Why};
 use crate::problem::Problem;
 use crate::server::App;
 
-/// An operation that has begun: 202 while it is under way, and where it is.
-pub(super) type Begun = (StatusCode, [(HeaderName, String); 1], Answer<Operation>);
+/// An operation once: 202 while it is under way, and where it is.
+type Once = (StatusCode, [(HeaderName, String); 1], Answer<Operation>);
 
 /// Asks the host on a thread that may wait.
 pub(super) async fn blocking<T: Send + 'static>(
@@ -35,12 +37,16 @@ pub(super) async fn begin(
     app: &Arc<App>,
     command: Command,
     by: &Principal,
-    wait: Wait,
-) -> Result<Begun, Problem> {
-    let wait = wait.bounded()?;
-    let (operation, progress) = app.station.begin(command, &by.id)?;
+    how: How,
+) -> Result<Response, Problem> {
+    let followed = match how {
+        How::Followed => Some(place(app)?),
+        How::Once(_) => None,
+    };
+    let (operation, seen, progress) = app.station.begin(command, &by.id)?;
     let id = operation.id;
-    tracing::info!(operation = id, by = by.id, command = ?operation.command, "asked by HTTP");
+    tracing::info!(operation = id, by = by.id, command = ?operation.command, "asked");
+    let followed = followed.map(|place| follow(app, by, &operation, seen, place));
     let (operator, station) = (Arc::clone(&app.operator), Arc::clone(&app.station));
     let command = operation.command;
     tokio::spawn(async move {
@@ -60,10 +66,14 @@ pub(super) async fn begin(
         let ended = Problem::internal("its thread ended; look at the host's log");
         station.finish(id, done.await.unwrap_or(Err(ended)));
     });
-    answer(app, id, wait).await
+    match (followed, how) {
+        (Some(followed), _) => Ok(followed),
+        (None, How::Once(wait)) => answer(app, id, wait).await.map(IntoResponse::into_response),
+        (None, How::Followed) => answer(app, id, None).await.map(IntoResponse::into_response),
+    }
 }
 
-async fn answer(app: &Arc<App>, id: u64, wait: Option<Duration>) -> Result<Begun, Problem> {
+async fn answer(app: &Arc<App>, id: u64, wait: Option<Duration>) -> Result<Once, Problem> {
     if let Some(wait) = wait {
         let mut news = app.station.watch();
         let ended = async { while running(app, id) && news.changed().await.is_ok() {} };
@@ -100,9 +110,16 @@ pub(super) async fn operations(State(app): State<Arc<App>>) -> Answer<Vec<Operat
 pub(super) async fn operation(
     State(app): State<Arc<App>>,
     Path(id): Path<u64>,
-    Query(wait): Query<Wait>,
-) -> Result<Begun, Problem> {
-    answer(&app, id, wait.bounded()?).await
+    how: How,
+) -> Result<Response, Problem> {
+    let wait = match how {
+        How::Once(wait) => wait,
+        How::Followed => {
+            let what = "only whoever begins an operation follows it; /v1/events tells of all";
+            return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not-acceptable", what));
+        }
+    };
+    answer(&app, id, wait).await.map(IntoResponse::into_response)
 }
 
 /// Ask an operation to end at the next point where it can

@@ -74,7 +74,7 @@ pub(crate) fn run(rounds: usize, note: &dyn Fn(&str)) -> Result<Rows, PoolBenchE
     let host = OwnHost::up(&host_file())?;
     let dir = host.state_dir()?;
     let partner = Partner::Socket(dir.gateway_socket());
-    let machines = Machines { host: &host };
+    let machines = Machines::of(&host)?;
     machines.stop_cold()?;
     machines.await_free(MACHINES)?;
     let mut figures = Figures::default();

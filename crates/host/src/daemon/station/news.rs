@@ -10,7 +10,6 @@ use main_storage::{Change as MapChange, PartitionName, StorageRange};
 use operator_api::Changes;
 use operator_api::model::{Change, ChangeKind, HostState, Partition, PartitionState};
 
-use super::convert;
 use crate::daemon::Shared;
 use crate::daemon::board::Board;
 use crate::daemon::process::Process;
@@ -120,7 +119,7 @@ fn look<'a>(
         origin: on.range().origin(),
         size: on.range().size(),
         gap: gap(gaps, on.range().end()),
-        state: convert::state(partition.state()),
+        state: partition.state(),
         vcpus: partition.spec.vcpus,
         engine: partition.spec.engine.as_str(),
         image: &partition.spec.image,
