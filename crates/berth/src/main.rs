@@ -8,6 +8,7 @@
 mod allocate;
 mod api;
 mod args;
+mod audit;
 mod bench;
 #[expect(dead_code, reason = "tests of the page use the rest of it")]
 mod browser;
@@ -110,6 +111,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Database(command) => database::database(global, &command)?,
         Command::Open { role } => api::open(global, role)?,
         Command::Api(command) => api::api(global, &command)?,
+        Command::Audit(args) => audit::audit(global, &args)?,
         Command::User(command) => user::user(global, &command)?,
         Command::Create(args) => commands::create(global, &args)?,
         Command::Delete(args) => commands::delete(global, &args)?,

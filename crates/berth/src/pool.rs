@@ -106,7 +106,7 @@ pub(crate) fn table(pool: &Pool, now: u64) -> String {
 }
 
 /// A time in its largest unit.
-fn ago(time: Duration) -> String {
+pub(crate) fn ago(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..=119 => format!("{seconds} s"),
         seconds @ 120..=7199 => format!("{} min", seconds / 60),

@@ -133,7 +133,7 @@ fn a_command_that_can_be_cancelled_ends_when_nobody_follows_it_any_more() {
     let host = Host::new();
     let state = |id: u64| host.local().get(&format!("/v1/operations/{id}")).json();
     for (id, path, body, cancelled) in
-        [(1, "/v1/compact", "{}", true), (2, "/v1/partitions/b/move", "{\"to\":268435456}", false)]
+        [(1, "/v1/partitions/b/expand", "{\"by\":1048576}", true), (2, "/v1/partitions/b/move", "{\"to\":268435456}", false)]
     {
         let mut events = follow(&host, path, body);
         assert_eq!(events.next().unwrap().2["state"], "running");
@@ -164,6 +164,29 @@ fn tokens_are_made_and_revoked_by_who_may() {
     assert_eq!(client.status("GET", "/v1/status", &token), 401);
     assert_eq!(local.ask("DELETE", &format!("/v1/tokens/{id}"), &[], "").status, 422);
     assert_eq!(local.post("/v1/tokens", r#"{"role":"viewer","days":0}"#).status, 422);
+}
+
+#[test]
+fn a_new_size_is_either_so_much_or_so_much_more() {
+    let host = Host::new();
+    let client = host.local();
+    let asked = |path: &str, body: &str| client.post(path, body).status;
+    let plan = "/v1/plans/resize";
+    assert_eq!(asked(plan, r#"{"name":"a","by":2}"#), 200);
+    assert_eq!(asked(plan, r#"{"name":"a","to":2,"only":"shrink"}"#), 200);
+    for body in [
+        r#"{"name":"a"}"#,
+        r#"{"name":"a","to":1,"by":1}"#,
+        r#"{"name":"a","by":1,"only":"shrink"}"#,
+        r#"{"name":"a","to":1,"only":"both"}"#,
+    ] {
+        assert_eq!(asked(plan, body), 422, "{body}");
+    }
+    let expand = "/v1/partitions/a/expand";
+    assert_eq!(asked(expand, "{}"), 422);
+    assert_eq!(asked(expand, r#"{"to":1,"by":1}"#), 422);
+    assert_eq!(asked(expand, r#"{"by":1}"#), 202);
+    host.fake.go();
 }
 
 #[test]

@@ -168,6 +168,19 @@ impl From<RoleArg> for identity::Role {
     }
 }
 
+/// Which records of the audit log.
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// Only records with this text in user, machine, program, pool, conversation or ending
+    pub(crate) text: Option<String>,
+    /// How many at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+    pub(crate) limit: u16,
+    /// Only older ones than this place: `next` of the page before
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) before: Option<u64>,
+}
+
 /// What can be done about the HTTP interface.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ApiCommand {

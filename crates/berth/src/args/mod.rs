@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use access::{
-    ApiCommand, DatabaseCommand, DatabaseGrant, FilesCommand, RoleArg, UserCommand,
+    ApiCommand, AuditArgs, DatabaseCommand, DatabaseGrant, FilesCommand, RoleArg, UserCommand,
 };
 pub(crate) use bench::{BenchCommand, DatabaseBench};
 use machines::UP_EXAMPLES;
@@ -130,6 +130,9 @@ pub(crate) enum Command {
     /// Tokens for the HTTP interface, and its description
     #[command(subcommand)]
     Api(ApiCommand),
+    /// Show who wore which machine, and who was refused; the newest first
+    #[command(after_help = "Examples:\n  berth audit\n  berth audit alice --limit 200 --json")]
+    Audit(AuditArgs),
     /// Keep the users who come in with a password
     ///
     /// The host reads the users file anew for each of them.

@@ -120,7 +120,7 @@ impl Operator for Fake {
                 state.host.partitions.push(partition(&new.name, 256, new.size / MIB));
                 Ok(Outcome::Created { origin: 256 * MIB })
             }
-            Command::Compact { .. } => {
+            Command::Expand { .. } => {
                 self.wait(progress);
                 Err(Refusal { left: Some(2), ..Refusal::new(Why::Conflict, "it was interrupted") })
             }
