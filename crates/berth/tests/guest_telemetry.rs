@@ -80,6 +80,10 @@ users = ["alice"]
     let mut talk = Conversation::begin(&host, "alice");
     // What the program in the machine is told.
     let parent = talk.ask("echo $TRACEPARENT");
+    // One that was started before would ask.
+    let identity = talk.ask("wget -qO- http://127.0.0.1/v1/identity; echo");
+    let identity: Value = serde_json::from_str(&identity).unwrap();
+    assert_eq!(identity["traceparent"], *parent);
     let parts: Vec<&str> = parent.split('-').collect();
     assert_eq!((parts[0], parts[1].len(), parts[2].len(), parts[3]), ("00", 32, 16, "01"));
     assert_eq!(talk.end(), 0);

@@ -132,9 +132,10 @@ fn whoever_asks_can_follow_a_command_to_its_end() {
 fn a_command_that_can_be_cancelled_ends_when_nobody_follows_it_any_more() {
     let host = Host::new();
     let state = |id: u64| host.local().get(&format!("/v1/operations/{id}")).json();
-    for (id, path, body, cancelled) in
-        [(1, "/v1/partitions/b/expand", "{\"by\":1048576}", true), (2, "/v1/partitions/b/move", "{\"to\":268435456}", false)]
-    {
+    for (id, path, body, cancelled) in [
+        (1, "/v1/partitions/b/expand", "{\"by\":1048576}", true),
+        (2, "/v1/partitions/b/move", "{\"to\":268435456}", false),
+    ] {
         let mut events = follow(&host, path, body);
         assert_eq!(events.next().unwrap().2["state"], "running");
         drop(events);

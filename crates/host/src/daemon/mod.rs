@@ -133,6 +133,9 @@ pub enum HostError {
     /// The operator's interface could not be started.
     #[error("the operator's interface: {0}")]
     Api(String),
+    /// Traces cannot be sent.
+    #[error("traces: {0}")]
+    Telemetry(String),
     /// The gateway could not be started.
     #[error("the gateway: {0}")]
     Gateway(String),
@@ -277,10 +280,8 @@ impl Host {
         }
         let (pools, inputs) = Pools::new();
         let (signer, audit_log) = identities(&dir, &config.file.gateway.issuer)?;
-        let telemetry = Telemetry::start(config.file.telemetry.clone()).unwrap_or_else(|error| {
-            tracing::warn!(%error, "there is no thread for traces; there are none");
-            Telemetry::default()
-        });
+        let telemetry = Telemetry::start(config.file.telemetry.clone());
+        let telemetry = telemetry.map_err(HostError::Telemetry)?;
         let shared = Arc::new(Shared {
             config,
             dir,
