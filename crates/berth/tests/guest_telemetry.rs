@@ -91,7 +91,8 @@ users = ["alice"]
     assert_ne!(support::pool::allocate(&host, "serve/shell", "mallory", "").0, 0);
 
     let wait = Duration::from_secs(30);
-    let all: Vec<Value> = (0..6).map(|_| spans.recv_timeout(wait).unwrap()).collect();
+    // One of them is the operation by which `berth up` waited.
+    let all: Vec<Value> = (0..7).map(|_| spans.recv_timeout(wait).unwrap()).collect();
     let (hers, others): (Vec<&Value>, Vec<&Value>) =
         all.iter().partition(|span| span["traceId"] == parts[1]);
     let mut names: Vec<_> = hers.iter().map(|span| span["name"].as_str().unwrap()).collect();

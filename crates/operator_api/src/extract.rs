@@ -79,7 +79,11 @@ async fn read<T: DeserializeOwned>(request: Request, most: usize) -> Result<T, P
 
 fn understand<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     let none = bytes.is_empty() || bytes.trim_ascii() == b"null";
-    let mut value = serde_json::from_slice(if none { b"{}" } else { bytes })?;
+    let mut value: Value = serde_json::from_slice(if none { b"{}" } else { bytes })?;
+    if !value.is_object() {
+        // What is made of names is not made of places.
+        return Err(serde::de::Error::custom("a body is an object"));
+    }
     make_whole(&mut value);
     if is_too_large(&value) {
         let what = format!("a number is larger than {}", i64::MAX);

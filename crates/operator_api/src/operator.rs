@@ -20,6 +20,13 @@ pub trait Operator: Send + Sync + 'static {
     /// Tells the station what there is now ([`Station::publish`]).
     fn refresh(&self);
 
+    /// The same after `command`: at least what that was on is as it is now. Whatever
+    /// else has changed may follow.
+    fn refresh_after(&self, command: &Command) {
+        let _ = command;
+        self.refresh();
+    }
+
     /// Does what is asked, and returns when it is done. Says through `progress`
     /// how far it is, and ends early where it can if that says so.
     ///

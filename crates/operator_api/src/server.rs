@@ -130,7 +130,9 @@ impl App {
     pub(crate) fn no_partition(&self, name: &str) -> Problem {
         let snapshot = self.station.snapshot();
         let names = snapshot.state().host.partitions.iter().map(|one| one.name.as_str());
-        let known = names.collect::<Vec<_>>().join(", ");
+        let mut names: Vec<_> = names.collect();
+        names.sort_unstable();
+        let known = names.join(", ");
         let known = if known.is_empty() { "none" } else { &known };
         Problem::not_found(format!("there is no partition {name:?}; there are: {known}"))
     }

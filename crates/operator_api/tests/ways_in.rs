@@ -179,13 +179,14 @@ fn a_new_size_is_either_so_much_or_so_much_more() {
         r#"{"name":"a"}"#,
         r#"{"name":"a","to":1,"by":1}"#,
         r#"{"name":"a","by":1,"only":"shrink"}"#,
-        r#"{"name":"a","to":1,"only":"both"}"#,
     ] {
-        assert_eq!(asked(plan, body), 422, "{body}");
+        assert_eq!(asked(plan, body), 409, "{body}");
     }
+    assert_eq!(asked(plan, r#"{"name":"a","to":1,"only":"both"}"#), 422);
+    assert_eq!(asked("/v1/files/team/quota", "[1,2]"), 422);
     let expand = "/v1/partitions/a/expand";
-    assert_eq!(asked(expand, "{}"), 422);
-    assert_eq!(asked(expand, r#"{"to":1,"by":1}"#), 422);
+    assert_eq!(asked(expand, "{}"), 409);
+    assert_eq!(asked(expand, r#"{"to":1,"by":1}"#), 409);
     assert_eq!(asked(expand, r#"{"by":1}"#), 202);
     host.fake.go();
 }

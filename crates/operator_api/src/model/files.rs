@@ -101,9 +101,9 @@ pub struct DatabaseLogin {
     /// The role, which can log in and become no other.
     #[schema(example = "alice")]
     pub role: String,
-    /// Connections of each user at once, in all machines together.
+    /// Connections of each user at once, in all machines together; at most 1000.
     #[serde(default = "usual_connections")]
-    #[schema(default = 16, maximum = 1000)]
+    #[schema(default = 16, maximum = 65_535)]
     pub connections: u16,
     /// Seconds for which nothing may be said in a connection; none: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -130,7 +130,7 @@ pub(super) async fn expand(
 ) -> Result<Response, Problem> {
     if to.is_some() == more.is_some() {
         let what = "say either its new size, `to`, or how much more, `by`";
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", what));
+        return Err(Problem::new(StatusCode::CONFLICT, "conflict", what));
     }
     app.check_partition(&name).await?;
     begin(&app, Command::Expand { name, to, by: more, make_room }, &by, how).await

@@ -14,6 +14,7 @@ use crate::model::{
     Command, DatabaseLogin, DatabaseLogins, DatabaseRevoke, FileGrant, FileRevoke, FileSpace,
     FileSpaces, NewSpace, Operation, SpaceBounds,
 };
+use crate::operator::Operator;
 use crate::problem::Problem;
 use crate::server::App;
 
@@ -97,7 +98,7 @@ pub(super) async fn quota(
 #[utoipa::path(get, path = "/v1/databases", tag = "look", security(("token" = [])),
     responses((status = 200, body = DatabaseLogins)))]
 pub(super) async fn logins(State(app): State<Arc<App>>) -> Result<Answer<DatabaseLogins>, Problem> {
-    blocking(&app, |operator| operator.database_logins()).await.map(Answer)
+    blocking(&app, Operator::database_logins).await.map(Answer)
 }
 
 /// Give a user or a group a login, in the place of the one it had

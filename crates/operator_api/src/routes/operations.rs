@@ -12,10 +12,11 @@ use super::follow::{follow, place};
 use super::how::{How, Wait};
 use crate::access::Principal;
 use crate::extract::{Json, Nothing, Path};
-use crate::model::{Command, Operation, OperationState};
+use crate::model::{Command, Operation, OperationState, Outcome};
 use crate::operator::{Operator, Refusal, Why};
 use crate::problem::Problem;
 use crate::server::App;
+use crate::station::Station;
 
 /// An operation once: 202 while it is under way, and where it is.
 type Once = (StatusCode, [(HeaderName, String); 1], Answer<Operation>);
@@ -47,29 +48,46 @@ pub(super) async fn begin(
     let id = operation.id;
     tracing::info!(operation = id, by = by.id, command = ?operation.command, "asked");
     let followed = followed.map(|place| follow(app, by, &operation, seen, place));
-    let (operator, station) = (Arc::clone(&app.operator), Arc::clone(&app.station));
-    let command = operation.command;
-    tokio::spawn(async move {
-        let told = Arc::clone(&station);
-        let done = tokio::task::spawn_blocking(move || {
-            let done = operator.carry_out(&command, &progress);
-            let result = match &done {
-                Ok(_) => "done",
-                Err(refusal) if refusal.why == Why::Failed => "failed",
-                Err(_) => "refused",
-            };
-            told.metrics.command(command.kind(), result);
-            // Whoever hears of the end finds what it led to.
-            operator.refresh();
-            done.map_err(Problem::from)
-        });
-        let ended = Problem::internal("its thread ended; look at the host's log");
-        station.finish(id, done.await.unwrap_or(Err(ended)));
+    let (operator, command) = (Arc::clone(&app.operator), operation.command);
+    let unfinished = Unfinished { station: Arc::clone(&app.station), id };
+    // The thread itself says how it ended: nobody has to be woken for that.
+    tokio::task::spawn_blocking(move || {
+        let done = operator.carry_out(&command, &progress);
+        let result = match &done {
+            Ok(_) => "done",
+            Err(refusal) if refusal.why == Why::Failed => "failed",
+            Err(_) => "refused",
+        };
+        unfinished.station.metrics.command(command.kind(), result);
+        // Whoever hears of the end finds what it led to.
+        operator.refresh_after(&command);
+        unfinished.finish(done.map_err(Problem::from));
     });
     match (followed, how) {
         (Some(followed), _) => Ok(followed),
         (None, How::Once(wait)) => answer(app, id, wait).await.map(IntoResponse::into_response),
         (None, How::Followed) => answer(app, id, None).await.map(IntoResponse::into_response),
+    }
+}
+
+/// An operation that has not ended; dropped, it has failed.
+struct Unfinished {
+    station: Arc<Station>,
+    id: u64,
+}
+
+impl Unfinished {
+    fn finish(self, result: Result<Outcome, Problem>) {
+        self.station.finish(self.id, result);
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let ended = Problem::internal("its thread ended; look at the host's log");
+            self.station.finish(self.id, Err(ended));
+        }
     }
 }
 

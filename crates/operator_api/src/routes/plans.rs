@@ -61,7 +61,7 @@ impl PlanResize {
             (None, Some(by), None | Some(Direction::Expand)) => Ok(NewSize::By(by)),
             _ => {
                 let what = "say either the new size, `to`, or how much more, `by`";
-                Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", what))
+                Err(Problem::new(StatusCode::CONFLICT, "conflict", what))
             }
         }
     }

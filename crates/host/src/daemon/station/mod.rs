@@ -21,6 +21,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::Shared;
 use crate::in_full;
+use news::About;
 use operator::Host;
 
 /// Shortest time between two tellings.
@@ -103,9 +104,13 @@ impl Shared {
 
     /// Tells operators what there is now.
     pub(super) fn tell(&self) {
+        self.tell_about(About::All);
+    }
+
+    fn tell_about(&self, about: About<'_>) {
         let _turn = self.telling.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let told = self.station().snapshot();
-        let mut changes = news::changes(self, &self.board(), &told.state().host);
+        let mut changes = news::changes(self, &self.board(), &told.state().host, about);
         // What nobody looks at need not be copied to be changed.
         drop(told);
         // Nobody runs the pools before the host does, or without any.
@@ -129,7 +134,8 @@ impl Shared {
             }
             let told = self.station().snapshot();
             let pools = telling.pools_changed.swap(false, Ordering::Relaxed);
-            if !pools && news::changes(self, &board, &told.state().host).is_empty() {
+            let all = || news::changes(self, &board, &told.state().host, About::All);
+            if !pools && all().is_empty() {
                 // Whatever it is that wakes it, looking is what telling begins with.
                 drop(self.changed.wait_timeout(board, LOOK));
             }

@@ -9,6 +9,7 @@ use operator_api::model::{
 };
 use operator_api::{Console, NewSize, Operator, Progress, Refusal, WayIn, Why, Wish};
 
+use super::news::About;
 use super::{audit, convert};
 use crate::daemon::Shared;
 use crate::daemon::board::CommandError;
@@ -125,6 +126,10 @@ impl Host {
 impl Operator for Host {
     fn refresh(&self) {
         self.0.tell();
+    }
+
+    fn refresh_after(&self, command: &Command) {
+        self.0.tell_about(About::Only(command));
     }
 
     fn carry_out(&self, command: &Command, progress: &Progress) -> Result<Outcome, Refusal> {
