@@ -55,6 +55,8 @@ pub const HEADER_LEN: usize = 9;
 /// Credit that each direction of a command's stream starts with, in bytes of
 /// `Stdin`, or of `Stdout` and `Stderr` together.
 pub const INITIAL_CREDIT: u32 = 64 * 1024;
+/// The stream number in the frames between a host's client and a worker.
+pub const SESSION_STREAM: StreamId = 1;
 
 /// Payload that a well-behaved sender puts into one data frame at most, so
 /// that streams take turns on the channel.

@@ -2,27 +2,16 @@
 
 use std::io::{IsTerminal, Write};
 
-use host::client::Client;
-use host::control::{HostStatus, MoveOutcome, NewPartition, Reply, Request};
 use main_storage::Size;
+use operator_api::model::{Command, HostState, MovePlan, NewPartition, Outcome};
+use operator_client::{Client, ClientError, Heard};
 use serde::Serialize;
 
 use crate::args::{CreateArgs, Global, MoveArgs, NameArg, StopArgs};
+use crate::ended::Ended;
+use crate::reach::{carry_out, client, note};
 use crate::table::{Style, picture, table};
-use crate::{Failure, print, print_json, state_dir};
-
-/// Sends `request` and returns the answer; notes go to standard error.
-pub(crate) fn ask(global: &Global, request: &Request) -> Result<Reply, Failure> {
-    let mut client = Client::request(&state_dir(global)?, request)?;
-    Ok(client.answer(note)?)
-}
-
-/// Shows a note of the host.
-pub(crate) fn note(reply: &Reply) {
-    if let Reply::Note { text } = reply {
-        eprintln!("{text}");
-    }
-}
+use crate::{Failure, print, print_json};
 
 /// What a program gets of a partition: the promised fields and no more.
 #[derive(Serialize)]
@@ -37,7 +26,7 @@ struct Row<'a> {
 }
 
 /// As `berth status --json` prints it.
-pub(crate) fn status_json(status: &HostStatus) -> serde_json::Value {
+pub(crate) fn status_json(status: &HostState) -> serde_json::Value {
     let rows = status.partitions.iter().map(|partition| Row {
         name: &partition.name,
         origin: partition.origin,
@@ -45,14 +34,14 @@ pub(crate) fn status_json(status: &HostStatus) -> serde_json::Value {
         gap: partition.gap,
         state: partition.state.as_str(),
         vcpus: partition.vcpus,
-        engine: partition.engine.as_str(),
+        engine: &partition.engine,
     });
     let partitions: Vec<_> = rows.collect();
     serde_json::json!({ "main_storage": status.main_storage, "partitions": partitions })
 }
 
 pub(crate) fn status(global: &Global) -> Result<(), Failure> {
-    let Reply::Status(status) = ask(global, &Request::Status)? else { return unexpected() };
+    let status = client(global)?.state()?.host;
     if global.json {
         print_json(&status_json(&status));
     } else {
@@ -71,11 +60,11 @@ pub(crate) fn unexpected<T>() -> Result<T, Failure> {
 /// A command whose answer is that it was done.
 pub(crate) fn done(
     global: &Global,
-    request: &Request,
+    command: &Command,
     name: &str,
     result: &str,
 ) -> Result<(), Failure> {
-    let Reply::Done = ask(global, request)? else { return unexpected() };
+    carry_out(global, command)?;
     if global.json {
         print_json(&serde_json::json!({ "result": result, "name": name }));
     } else {
@@ -85,25 +74,24 @@ pub(crate) fn done(
 }
 
 pub(crate) fn create(global: &Global, args: &CreateArgs) -> Result<(), Failure> {
-    // Here, so that what it takes long for is seen.
-    if image::Recipe::built_in().any(|known| known == args.image) {
+    // Here, so that what it takes long for is seen; another host has its own.
+    let here = global.remote.host.is_none();
+    if here && image::Recipe::built_in().any(|known| known == args.image) {
         crate::up::build(&args.image)?;
     }
     let CreateArgs { name, size, image, vcpus, .. } = args;
-    let request = Request::Create(NewPartition {
+    let partition = NewPartition {
         name: name.clone(),
         size: size.0,
         origin: args.origin.map(|origin| origin.0),
         image: image.clone(),
         vcpus: *vcpus,
         disk: args.disk.map(|disk| disk.0),
-    });
-    let Reply::Created { origin } = ask(global, &request)? else { return unexpected() };
-    if args.start {
-        let Reply::Done = ask(global, &Request::Start { name: name.clone() })? else {
-            return unexpected();
-        };
-    }
+        start: args.start,
+    };
+    let Outcome::Created { origin } = carry_out(global, &Command::Create { partition })? else {
+        return unexpected();
+    };
     if global.json {
         print_json(&serde_json::json!({
             "result": "created", "name": name, "origin": origin, "size": size.0, "started": args.start,
@@ -116,29 +104,30 @@ pub(crate) fn create(global: &Global, args: &CreateArgs) -> Result<(), Failure> 
 }
 
 pub(crate) fn delete(global: &Global, args: &NameArg) -> Result<(), Failure> {
-    done(global, &Request::Delete { name: args.name.clone() }, &args.name, "deleted")
+    done(global, &Command::Delete { name: args.name.clone() }, &args.name, "deleted")
 }
 
 pub(crate) fn start(global: &Global, args: &NameArg) -> Result<(), Failure> {
-    done(global, &Request::Start { name: args.name.clone() }, &args.name, "started")
+    done(global, &Command::Start { name: args.name.clone() }, &args.name, "started")
 }
 
 pub(crate) fn stop(global: &Global, args: &StopArgs) -> Result<(), Failure> {
-    let request = Request::Stop { name: args.name.clone(), now: args.now };
-    done(global, &request, &args.name, "stopped")
+    let command = Command::Stop { name: args.name.clone(), now: args.now };
+    done(global, &command, &args.name, "stopped")
 }
 
 pub(crate) fn restart(global: &Global, args: &StopArgs) -> Result<(), Failure> {
-    let request = Request::Restart { name: args.name.clone(), now: args.now };
-    done(global, &request, &args.name, "restarted")
+    let command = Command::Restart { name: args.name.clone(), now: args.now };
+    done(global, &command, &args.name, "restarted")
 }
 
-/// Waits for the answer and shows how far copying is; `hear` gets the rest.
+/// Has a command carried out and shows how far copying is; `hear` gets the rest.
 pub(crate) fn with_progress(
     global: &Global,
     client: &mut Client,
-    mut hear: impl FnMut(&Reply),
-) -> Result<Reply, Failure> {
+    command: &Command,
+    mut hear: impl FnMut(Heard<'_>),
+) -> Result<Outcome, ClientError> {
     let bar = !global.json && std::io::stderr().is_terminal();
     let clear = || {
         if bar {
@@ -147,37 +136,46 @@ pub(crate) fn with_progress(
             let _ = std::io::stderr().flush();
         }
     };
-    let reply = client.answer(|reply| match reply {
-        Reply::Copying { done, total } if bar => {
-            let percent = done.saturating_mul(100) / (*total).max(1);
+    let outcome = client.carry_out(command, |heard| match heard {
+        Heard::Copying { done, total } if bar => {
+            let percent = done.saturating_mul(100) / total.max(1);
             eprint!("\rcopying {percent:3} %");
         }
-        Reply::Copying { .. } => {}
+        Heard::Copying { .. } => {}
         other => {
             clear();
             hear(other);
         }
     });
     clear();
-    Ok(reply?)
+    outcome
 }
 
 pub(crate) fn relocate(global: &Global, args: &MoveArgs) -> Result<(), Failure> {
-    let (name, dry_run) = (args.name.clone(), args.dry_run);
-    let request = Request::Move { name, to: args.to.0, mode: args.mode.into(), dry_run };
-    let mut client = Client::request(&state_dir(global)?, &request)?;
-    let reply = with_progress(global, &mut client, note);
-    let Reply::Move(outcome) = reply? else { return unexpected() };
+    let (mut client, to) = (client(global)?, args.to.0);
+    let ended: Ended<MovePlan> = if args.dry_run {
+        Ended::would(client.plan_move(&args.name, to))?
+    } else {
+        let command = Command::Move { name: args.name.clone(), to, mode: args.mode.into() };
+        Ended::done(with_progress(global, &mut client, &command, note))?
+    };
     if global.json {
-        print_json(&outcome);
+        print_json(&ended.json("would_move", &[]));
     }
     let name = &args.name;
-    let text = match &outcome {
-        MoveOutcome::Refused { reason, .. } => {
-            eprintln!("berth: \"{name}\" was not moved: {reason}");
+    let text = match &ended {
+        Ended::Refused(problem) => {
+            eprintln!("berth: \"{name}\" was not moved: {}", problem.detail);
             return Err(Failure::Said);
         }
-        MoveOutcome::Moved { from, to, bytes, direction, pause_us, copy_bytes_per_second } => {
+        Ended::Done(Outcome::Moved {
+            from,
+            to,
+            bytes,
+            direction,
+            pause_us,
+            copy_bytes_per_second,
+        }) => {
             let pause = std::time::Duration::from_micros(*pause_us).as_secs_f64() * 1e3;
             let speed = *copy_bytes_per_second as f64 / 1e9;
             format!(
@@ -188,7 +186,8 @@ pub(crate) fn relocate(global: &Global, args: &MoveArgs) -> Result<(), Failure> 
                 bytes >> 20,
             )
         }
-        MoveOutcome::WouldMove { from, to, bytes, direction } => format!(
+        Ended::Done(_) => return unexpected(),
+        Ended::Would(MovePlan { from, to, bytes, direction }) => format!(
             "{name} would move from {} to {}: at most {} to copy, {direction}; nobody is in the way\n",
             Size(*from),
             Size(*to),
@@ -204,24 +203,26 @@ pub(crate) fn relocate(global: &Global, args: &MoveArgs) -> Result<(), Failure> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use host::control::{PartitionState, PartitionStatus};
-    use host::host_file::Engine;
+    use operator_api::model::{Partition, PartitionState};
 
     #[test]
     fn the_status_has_the_promised_fields_and_no_others() {
-        let partition = PartitionStatus {
+        let partition = Partition {
             name: "lpar1".into(),
             origin: 0,
             size: 1 << 20,
             gap: 2,
             state: PartitionState::Failed,
             vcpus: 3,
-            engine: Engine::Soft,
+            engine: "soft".into(),
+            image: "minimal".into(),
             reason: Some("not printed".into()),
             ready: false,
-            pid: Some(1),
+            pool: None,
+            change: None,
         };
-        let status = HostStatus { main_storage: 9, partitions: vec![partition] };
+        let partitions = vec![partition];
+        let status = HostState { main_storage: 9, partitions, ..HostState::default() };
         assert_eq!(
             status_json(&status),
             serde_json::json!({"main_storage": 9, "partitions": [{

@@ -5,13 +5,12 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use host::client::{Client, Session};
-use host::control::{Reply, Request};
+use operator_client::Session;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::args::{Global, NameArg};
-use crate::commands::note;
-use crate::{Failure, print_json, state_dir};
+use crate::reach::client;
+use crate::{Failure, print_json};
 
 /// Ctrl-]: detaches.
 const DETACH: u8 = 0x1d;
@@ -19,12 +18,20 @@ const DETACH: u8 = 0x1d;
 const AFTER_INPUT: Duration = Duration::from_secs(1);
 
 pub(crate) fn console(global: &Global, args: &NameArg) -> Result<(), Failure> {
-    let request = Request::Console { name: args.name.clone() };
-    let mut client = Client::request(&state_dir(global)?, &request)?;
-    let Reply::Attached = client.answer(note)? else {
-        return Err(Failure::Other("the host did not open the console; restart it".to_owned()));
+    let mut client = client(global)?;
+    let Session { stream, read } = match client.attach(&args.name) {
+        Ok(session) => session,
+        Err(error) if error.problem("not-now").is_some() => {
+            // Of a guest that is gone there may be last words.
+            let Ok(words) = client.last_words(&args.name) else { return Err(error.into()) };
+            eprintln!("{error}. What it said last:");
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(&words)?;
+            stdout.flush()?;
+            return detached(global, args, false);
+        }
+        Err(error) => return Err(error.into()),
     };
-    let Session { stream, read } = client.into_session();
     let terminal = io::stdin().is_terminal();
     if terminal {
         eprintln!("attached to {}; Ctrl-] detaches", args.name);
@@ -36,6 +43,10 @@ pub(crate) fn console(global: &Global, args: &NameArg) -> Result<(), Failure> {
     let result = show(stream, &read);
     drop(raw);
     result?;
+    detached(global, args, terminal)
+}
+
+fn detached(global: &Global, args: &NameArg, terminal: bool) -> Result<(), Failure> {
     if global.json {
         print_json(&serde_json::json!({ "result": "detached", "name": args.name }));
     } else if terminal {

@@ -4,10 +4,10 @@ use std::os::unix::net::UnixStream;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use host::StateDir;
-use host::client::{Client, ClientError};
-use host::control::{HostStatus, PartitionState, PoolStatus, Reply, Request};
 use identity::{ApiTokens, Users};
 use main_storage::Size;
+use operator_api::model::{HostState, MemberState, PartitionState, Pool, State};
+use operator_client::{Client, ClientError, Place};
 use rustix::process::{Resource, getrlimit};
 
 use crate::args::Global;
@@ -56,34 +56,27 @@ fn examine(dir: &StateDir) -> Vec<Finding> {
         finding("images", images()),
         finding("open files", files()),
     ];
-    match ask(dir, &Request::Status) {
-        Ok(Reply::Status(status)) => {
-            all.push(finding("host", Ok(format!("it answers; {}", partitions(&status)))));
-            all.extend(status.partitions.iter().filter_map(|one| {
+    match ask(dir) {
+        Ok(State { host, pools, .. }) => {
+            all.push(finding("host", Ok(format!("it answers; {}", partitions(&host)))));
+            all.extend(host.partitions.iter().filter_map(|one| {
                 let reason = one.reason.as_deref().unwrap_or("no reason is known");
                 let what = format!("{}: {reason}; `berth start {0}` begins anew", one.name);
                 (one.state == PartitionState::Failed).then(|| finding("partition", Err(what)))
             }));
-            all.push(finding("interface", interface(dir)));
             all.push(finding("memory", memory()));
-        }
-        Ok(_) => {
-            let what = "it answers something else: it is of another version; restart it";
-            all.push(finding("host", Err(what.to_owned())));
+            all.extend(pools.iter().map(|one| finding("pool", pool(one))));
         }
         Err(ClientError::NoHost { .. }) => all.push(finding("host", leftovers(dir))),
         Err(error) => all.push(finding("host", Err(error.to_string()))),
-    }
-    if let Ok(Reply::Pools { pools }) = ask(dir, &Request::PoolStatus) {
-        all.extend(pools.iter().map(|one| finding("pool", pool(one))));
     }
     all.push(finding("users", users(dir)));
     all.push(finding("tokens", tokens(dir)));
     all
 }
 
-fn ask(dir: &StateDir, request: &Request) -> Result<Reply, ClientError> {
-    Client::request(dir, request)?.answer(|_| {})
+fn ask(dir: &StateDir) -> Result<State, ClientError> {
+    Client::new(&Place::Local(dir.api_socket()))?.state()
 }
 
 fn state(dir: &StateDir) -> Result<String, String> {
@@ -125,22 +118,10 @@ fn files() -> Result<String, String> {
     }
 }
 
-fn partitions(status: &HostStatus) -> String {
+fn partitions(status: &HostState) -> String {
     let running = status.partitions.iter().filter(|one| one.state == PartitionState::Running);
     let (running, all) = (running.count(), status.partitions.len());
     format!("{running} of {all} partitions run in {}", Size(status.main_storage))
-}
-
-fn interface(dir: &StateDir) -> Result<String, String> {
-    let path = dir.api_socket();
-    match UnixStream::connect(&path) {
-        Ok(_) => Ok(path.display().to_string()),
-        Err(error) => Err(format!(
-            "{} cannot be reached: {error}; look at {}",
-            path.display(),
-            dir.host_log().display()
-        )),
-    }
 }
 
 fn memory() -> Result<String, String> {
@@ -166,14 +147,15 @@ fn leftovers(dir: &StateDir) -> Result<String, String> {
     Err(format!("none runs, but its guests do: {guests}; `berth up` takes them over"))
 }
 
-fn pool(pool: &PoolStatus) -> Result<String, String> {
+fn pool(pool: &Pool) -> Result<String, String> {
     let name = &pool.name;
     if let Some(alarm) = &pool.alarm {
         let again = format!("`berth pool resume {name}` tries again");
         return Err(format!("{name} builds no more machines: {alarm}; {again}"));
     }
-    let count = |state: &str| pool.members.iter().filter(|one| one.state == state).count();
-    let (all, free, broken) = (pool.members.len(), count("free"), count("broken"));
+    let count = |state: MemberState| pool.members.iter().filter(|one| one.state == state).count();
+    let (all, free, broken) =
+        (pool.members.len(), count(MemberState::Free), count(MemberState::Broken));
     let said = format!("{name}: {free} of {all} machines free, {} claims wait", pool.waiting);
     if broken > 0 { Err(format!("{said}; {broken} are broken and are rebuilt")) } else { Ok(said) }
 }

@@ -5,23 +5,22 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use agent_protocol::{DATA_CHUNK, Decoder, Message, ReceiveWindow, SendWindow};
-use host::client::{Client, Session};
-use host::control::{Reply, Request, SESSION_STREAM};
+use agent_protocol::{DATA_CHUNK, Decoder, Message, ReceiveWindow, SESSION_STREAM, SendWindow};
+use operator_api::model::Exec;
+use operator_client::{ClientError, Session};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use crate::args::{ExecArgs, Global};
-use crate::commands::note;
-use crate::{Failure, print_json, state_dir};
+use crate::reach::client;
+use crate::{Failure, print_json};
+
+/// Seconds for which it waits for a guest that is still starting.
+const READY: u32 = 120;
+/// How such a guest is refused.
+const STARTING: &str = "urn:berth:starting";
 
 pub(crate) fn exec(global: &Global, args: ExecArgs) -> Result<ExitCode, Failure> {
-    let ExecArgs { name, env, cwd, command } = args;
-    let request = Request::Exec { name, argv: command, env, cwd };
-    let mut client = Client::request(&state_dir(global)?, &request)?;
-    let Reply::Attached = client.answer(note)? else {
-        return Err(Failure::Other("the host did not open the session; restart it".to_owned()));
-    };
-    let Session { stream, read } = client.into_session();
+    let Session { stream, read } = open(global, args)?;
     let guest = Arc::new(ToGuest::new(stream.try_clone()?));
     forward_signals(&guest)?;
     let feeder = Arc::clone(&guest);
@@ -31,6 +30,20 @@ pub(crate) fn exec(global: &Global, args: ExecArgs) -> Result<ExitCode, Failure>
     let status = Reader { stream, read, guest: &guest }.run(&mut output)?;
     output.end(status);
     Ok(ExitCode::from(status))
+}
+
+fn open(global: &Global, args: ExecArgs) -> Result<Session, Failure> {
+    let ExecArgs { name, env, cwd, command: argv } = args;
+    let mut client = client(global)?;
+    let mut exec = Exec { argv, env: env.into_iter().collect(), cwd, wait: 0 };
+    match client.exec(&name, &exec) {
+        Err(ClientError::Refused(problem)) if problem.kind == STARTING => {
+            eprintln!("{}; waiting for it", problem.detail);
+            exec.wait = READY;
+            Ok(client.exec(&name, &exec)?)
+        }
+        session => Ok(session?),
+    }
 }
 
 /// What goes to the guest: several threads send, frames stay whole.

@@ -2,66 +2,61 @@
 
 use std::fmt::Write;
 
-use host::control::{FileSpace, FilesRequest, Reply, Request};
 use main_storage::Size;
+use operator_api::model::{Command, FileGrant, FileRevoke, FileSpace, NewSpace, SpaceBounds};
 
 use crate::args::{FilesCommand, Global};
-use crate::commands::{ask, done, unexpected};
+use crate::commands::done;
+use crate::reach::client;
 use crate::{Failure, print, print_json};
 
 pub(crate) fn files(global: &Global, command: &FilesCommand) -> Result<(), Failure> {
-    let (request, name, what) = match command {
+    let (command, name, what) = match command {
         FilesCommand::List { space } => return list(global, space.as_deref()),
-        FilesCommand::Add { space, owner } => {
-            let request = FilesRequest::Add { space: parse(space)?, owner: owner.clone() };
-            (request, space, "added")
+        FilesCommand::Add { space: name, owner } => {
+            let space = NewSpace { name: name.clone(), owner: owner.clone() };
+            (Command::FilesAdd { space }, name, "added")
         }
         FilesCommand::Grant { place, to, write } => {
             let (space, path) = place_of(place);
-            let (space, path) = (parse(space)?, parse(path)?);
-            let request = FilesRequest::Grant { space, to: parse(to)?, path, write: *write };
-            (request, place, "granted")
+            let grant = FileGrant { to: to.clone(), path, write: *write };
+            (Command::FilesGrant { space, grant }, place, "granted")
         }
         FilesCommand::Revoke { place, from } => {
             let (space, path) = place_of(place);
-            let (space, path) = (parse(space)?, parse(path)?);
-            (FilesRequest::Revoke { space, to: parse(from)?, path }, place, "revoked")
+            let revoke = FileRevoke { from: from.clone(), path };
+            (Command::FilesRevoke { space, revoke }, place, "revoked")
         }
-        FilesCommand::Quota { space, bytes, files } => {
+        FilesCommand::Quota { space: name, bytes, files } => {
             let bytes = bytes.map(|Size(bytes)| bytes);
-            let request = FilesRequest::Quota { space: parse(space)?, bytes, files: *files };
-            (request, space, "bounded")
+            let (space, bounds) = (name.clone(), SpaceBounds { bytes, files: *files });
+            (Command::FilesQuota { space, bounds }, name, "bounded")
         }
     };
-    done(global, &Request::Files { request }, name, what)
+    done(global, &command, name, what)
 }
 
 /// A space, and a directory in it behind a colon.
-fn place_of(place: &str) -> (&str, &str) {
-    place.split_once(':').unwrap_or((place, ""))
-}
-
-fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Failure> {
-    text.parse().map_err(|error: T::Err| Failure::Other(error.to_string()))
+fn place_of(place: &str) -> (String, String) {
+    let (space, path) = place.split_once(':').unwrap_or((place, ""));
+    (space.to_owned(), path.to_owned())
 }
 
 fn list(global: &Global, space: Option<&str>) -> Result<(), Failure> {
-    let space = space.map(parse).transpose()?;
-    let request = Request::Files { request: FilesRequest::List { space } };
-    let Reply::Files { spaces, more } = ask(global, &request)? else { return unexpected() };
+    let found = client(global)?.file_spaces(space)?;
     if global.json {
-        print_json(&serde_json::json!({ "spaces": spaces, "more": more }));
+        print_json(&found);
         return Ok(());
     }
-    print(&table(&spaces));
-    if more {
+    print(&table(&found.spaces));
+    if found.more {
         print("... and more; name one to see it\n");
     }
     Ok(())
 }
 
 fn table(spaces: &[FileSpace]) -> String {
-    let width = spaces.iter().map(|space| space.name.as_str().len()).max().unwrap_or(0).max(5);
+    let width = spaces.iter().map(|space| space.name.len()).max().unwrap_or(0).max(5);
     let mut out = format!("{:width$}  {:<16}  {:<20}  GRANTS\n", "SPACE", "OWNER", "QUOTA");
     for space in spaces {
         let quota = format!("{} {} files", Size(space.most_bytes), space.most_files);
@@ -85,19 +80,16 @@ mod tests {
 
     #[test]
     fn a_place_is_a_space_and_perhaps_a_directory() {
-        assert_eq!(place_of("alice"), ("alice", ""));
-        assert_eq!(place_of("alice:a/b"), ("alice", "a/b"));
+        assert_eq!(place_of("alice"), ("alice".to_owned(), String::new()));
+        assert_eq!(place_of("alice:a/b"), ("alice".to_owned(), "a/b".to_owned()));
     }
 
     #[test]
     fn the_table_shows_who_may_do_what() {
-        let grant = host::control::FileGrant {
-            to: "group:staff".parse().unwrap(),
-            path: "notes".parse().unwrap(),
-            write: true,
-        };
+        let grant =
+            FileGrant { to: "group:staff".to_owned(), path: "notes".to_owned(), write: true };
         let space = FileSpace {
-            name: "alice".parse().unwrap(),
+            name: "alice".to_owned(),
             owner: Some("alice".to_owned()),
             most_bytes: 1 << 30,
             most_files: 1000,

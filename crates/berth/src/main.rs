@@ -1,13 +1,14 @@
 //! The `berth` program: the command line of the host, and the host itself.
 //!
 //! `args` is what clap reads; every other module is a command or a few, each
-//! an ordinary client of the host ([`host::client`]), but for `up`, which is
+//! an ordinary client of the host ([`operator_client`]), but for `up`, which is
 //! the host, and `worker`, `keeper`, `file-manager` and `database-manager`, which the
 //! host starts.
 
 mod allocate;
 mod api;
 mod args;
+mod audit;
 mod bench;
 #[expect(dead_code, reason = "tests of the page use the rest of it")]
 mod browser;
@@ -16,11 +17,13 @@ mod console;
 mod database;
 mod demo;
 mod doctor;
+mod ended;
 mod exec;
 mod files;
 mod images;
 mod own_host;
 mod pool;
+mod reach;
 mod storage;
 mod table;
 mod top;
@@ -41,7 +44,7 @@ enum Failure {
     #[error(transparent)]
     StateDir(#[from] host::StateDirError),
     #[error(transparent)]
-    Client(#[from] host::client::ClientError),
+    Client(#[from] operator_client::ClientError),
     #[error(transparent)]
     Host(#[from] host::HostError),
     #[error("{path}: {source}")]
@@ -108,6 +111,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Database(command) => database::database(global, &command)?,
         Command::Open { role } => api::open(global, role)?,
         Command::Api(command) => api::api(global, &command)?,
+        Command::Audit(args) => audit::audit(global, &args)?,
         Command::User(command) => user::user(global, &command)?,
         Command::Create(args) => commands::create(global, &args)?,
         Command::Delete(args) => commands::delete(global, &args)?,
@@ -140,6 +144,11 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 
 /// The state directory that the command line or the environment names.
 fn state_dir(global: &Global) -> Result<host::StateDir, Failure> {
+    if let Some(host) = &global.remote.host {
+        return Err(Failure::Other(format!(
+            "this is done on the host's own machine; leave out --host and BERTH_HOST ({host})"
+        )));
+    }
     Ok(host::StateDir::choose(global.state_dir.clone())?)
 }
 

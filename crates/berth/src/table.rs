@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use host::control::{HostStatus, PartitionState, PartitionStatus};
+use operator_api::model::{HostState, Partition, PartitionState};
 
 /// Rows the picture has beside its borders, if every segment is large enough.
 const ROWS: u64 = 16;
@@ -35,7 +35,7 @@ fn megabytes(bytes: u64) -> String {
 }
 
 /// The table NAME ORIGIN SIZE GAP STATE VCPUS.
-pub(crate) fn table(status: &HostStatus) -> String {
+pub(crate) fn table(status: &HostState) -> String {
     let names = status.partitions.iter().map(|partition| partition.name.len());
     let width = names.max().unwrap_or(0).max(4);
     let mut out = format!(
@@ -43,7 +43,7 @@ pub(crate) fn table(status: &HostStatus) -> String {
         "NAME", "ORIGIN", "SIZE", "GAP", "STATE", "VCPUS"
     );
     for partition in &status.partitions {
-        let PartitionStatus { name, origin, size, gap, state, vcpus, reason, .. } = partition;
+        let Partition { name, origin, size, gap, state, vcpus, reason, .. } = partition;
         let _ = writeln!(
             out,
             "{name:width$}  {:>8}  {:>8}  {:>8}  {:<7}  {vcpus:>5}",
@@ -62,17 +62,17 @@ pub(crate) fn table(status: &HostStatus) -> String {
 struct Piece<'a> {
     origin: u64,
     size: u64,
-    partition: Option<&'a PartitionStatus>,
+    partition: Option<&'a Partition>,
 }
 
-fn pieces(status: &HostStatus) -> Vec<Piece<'_>> {
+fn pieces(status: &HostState) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut end = 0;
     for partition in &status.partitions {
         if partition.origin > end {
             pieces.push(Piece { origin: end, size: partition.origin - end, partition: None });
         }
-        let PartitionStatus { origin, size, .. } = *partition;
+        let Partition { origin, size, .. } = *partition;
         pieces.push(Piece { origin, size, partition: Some(partition) });
         end = origin.saturating_add(size);
     }
@@ -83,7 +83,7 @@ fn pieces(status: &HostStatus) -> Vec<Piece<'_>> {
 }
 
 /// Main storage drawn to scale, lowest address at the top.
-pub(crate) fn picture(status: &HostStatus, style: Style) -> String {
+pub(crate) fn picture(status: &HostState, style: Style) -> String {
     let [top, middle, bottom, line, side, free] = if style.unicode {
         [("┌", "┐"), ("├", "┤"), ("└", "┘"), ("─", ""), ("│", ""), ("░", "")]
     } else {
@@ -143,29 +143,34 @@ fn painted(piece: &Piece<'_>, text: &str, style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use host::host_file::Engine;
 
     const M: u64 = 1 << 20;
     const PLAIN: Style = Style { colour: false, unicode: false };
 
-    fn partition(name: &str, origin: u64, size: u64, gap: u64) -> PartitionStatus {
-        PartitionStatus {
+    fn partition(name: &str, origin: u64, size: u64, gap: u64) -> Partition {
+        Partition {
             name: name.into(),
             origin: origin * M,
             size: size * M,
             gap: gap * M,
             state: PartitionState::Running,
             vcpus: 1,
-            engine: Engine::Soft,
+            engine: "soft".into(),
+            image: "minimal".into(),
             reason: None,
             ready: true,
-            pid: None,
+            pool: None,
+            change: None,
         }
     }
 
-    fn fig_4a() -> HostStatus {
+    fn host(size: u64, partitions: Vec<Partition>) -> HostState {
+        HostState { main_storage: size, partitions, ..HostState::default() }
+    }
+
+    fn fig_4a() -> HostState {
         let partitions = vec![partition("lpar1", 0, 128, 64), partition("lpar2", 192, 256, 61)];
-        HostStatus { main_storage: 509 * M, partitions }
+        host(509 * M, partitions)
     }
 
     #[test]
@@ -213,10 +218,9 @@ lpar2      192M      256M       61M  running      1
 
     #[test]
     fn an_empty_main_storage_and_a_tiny_partition_are_shown() {
-        let empty = HostStatus { main_storage: M, partitions: vec![] };
+        let empty = host(M, vec![]);
         assert!(picture(&empty, PLAIN).contains("free 1M"));
-        let tiny =
-            HostStatus { main_storage: 4096 * M, partitions: vec![partition("p", 0, 1, 4095)] };
+        let tiny = host(4096 * M, vec![partition("p", 0, 1, 4095)]);
         assert!(picture(&tiny, PLAIN).contains(" p 1M "));
     }
 
@@ -225,7 +229,7 @@ lpar2      192M      256M       61M  running      1
         fn no_answer_makes_it_panic(total: u64, origin: u64, size: u64, name in "[a-z]{1,31}") {
             let mut one = partition(&name, 0, 0, 0);
             (one.origin, one.size) = (origin, size);
-            let status = HostStatus { main_storage: total, partitions: vec![one] };
+            let status = host(total, vec![one]);
             // Sizes come from a host we need not trust with our memory.
             proptest::prop_assume!(total > 0 && size / total.max(1) < 100);
             let _ = (table(&status), picture(&status, PLAIN));

@@ -3,12 +3,12 @@
 use std::io::{IsTerminal, Read, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use host::control::{Reply, Request};
+use operator_client::Client;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::args::Global;
-use crate::commands::{ask, unexpected};
 use crate::console::Raw;
+use crate::reach::client;
 use crate::table::{Style, picture, table};
 use crate::{Failure, pool};
 
@@ -53,14 +53,15 @@ pub(crate) fn top(global: &Global) -> Result<(), Failure> {
         let what = "this needs a terminal; programs use `berth status --json` or /v1/events";
         return Err(Failure::Other(what.to_owned()));
     }
-    let first = look(global)?;
+    let mut client = client(global)?;
+    let first = look(&mut client)?;
     let screen = Screen::enter()?;
-    let result = watch(global, first);
+    let result = watch(&mut client, first);
     drop(screen);
     result
 }
 
-fn watch(global: &Global, mut text: String) -> Result<(), Failure> {
+fn watch(client: &mut Client, mut text: String) -> Result<(), Failure> {
     loop {
         let size = rustix::termios::tcgetwinsize(std::io::stdout());
         // One that is unknown, or says nothing, is as terminals were.
@@ -71,22 +72,21 @@ fn watch(global: &Global, mut text: String) -> Result<(), Failure> {
         if is_left()? {
             return Ok(());
         }
-        text = look(global)?;
+        text = look(client)?;
     }
 }
 
 /// What there is, in words.
-fn look(global: &Global) -> Result<String, Failure> {
-    let Reply::Status(status) = ask(global, &Request::Status)? else { return unexpected() };
-    let Reply::Pools { pools } = ask(global, &Request::PoolStatus)? else { return unexpected() };
+fn look(client: &mut Client) -> Result<String, Failure> {
+    let state = client.state()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let mut text = table(&status);
-    for one in &pools {
+    let mut text = table(&state.host);
+    for one in &state.pools {
         text += "\n";
         text += &pool::table(one, now);
     }
     text += "\n";
-    Ok(text + &picture(&status, Style::of_stdout()))
+    Ok(text + &picture(&state.host, Style::of_stdout()))
 }
 
 /// As much of it as there are rows and columns, over what was there before.

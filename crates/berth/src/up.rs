@@ -8,16 +8,17 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use host::client::{Client, ClientError};
-use host::control::{Reply, Request};
 use host::host_file::{HostFileError, PartitionSpec};
 use host::{GuestImage, Host, HostConfig, HostFile, Images, StateDir};
 use image::{Dirs, Image, ImageStore, Recipe};
 use main_storage::Size;
+use operator_api::model::Command as Ask;
+use operator_client::{Client, ClientError, Place};
 
 use crate::args::{Global, UpArgs};
-use crate::commands::{note, status_json};
+use crate::commands::status_json;
 use crate::images::Terminal;
+use crate::reach::{client, note};
 use crate::{Failure, print_json, say_what_happens, state_dir};
 
 const HOW_TO_WRITE_ONE: &str = r#"
@@ -41,8 +42,8 @@ const ANSWERS: Duration = Duration::from_secs(60);
 const POWER_OFF: Duration = Duration::from_secs(10);
 
 pub(crate) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
-    let file = read(&args.file)?;
     let dir = state_dir(global)?;
+    let file = read(&args.file)?;
     check(&args.file, &file)?;
     // Before anything is built or started: is there a host already?
     let lock = dir.lock()?;
@@ -192,20 +193,16 @@ fn detach(global: &Global, args: &UpArgs, dir: &StateDir) -> Result<(), Failure>
             .and_then(|_| log.take(4096).read_to_string(&mut said));
         Failure::Other(format!("{what}; {} says:\n{}", path.display(), said.trim_end()))
     };
-    let request = if args.no_wait { Request::Status } else { Request::WaitUp };
-    let Some(mut client) = connect(dir, &request, &mut child)? else {
+    let Some(mut client) = connect(dir, &mut child)? else {
         return Err(failed("the host did not start", log));
     };
-    let reply = client.answer(note);
-    if let Err(ClientError::HostEnded | ClientError::Answer(_)) = reply {
+    let up = if args.no_wait { Ok(()) } else { client.carry_out(&Ask::Await, note).map(drop) };
+    if let Err(ClientError::Ended | ClientError::NoHost { .. }) = up {
         return Err(failed("the host ended while it started its guests", log));
     }
-    reply?;
+    up?;
     if global.json {
-        let mut client = Client::request(dir, &Request::Status)?;
-        if let Reply::Status(status) = client.answer(note)? {
-            print_json(&status_json(&status));
-        }
+        print_json(&status_json(&client.state()?.host));
     } else {
         println!(
             "the host is up (process {}, log {}); `berth status` shows it, `berth down` ends it",
@@ -217,16 +214,13 @@ fn detach(global: &Global, args: &UpArgs, dir: &StateDir) -> Result<(), Failure>
 }
 
 /// A connection to the host that `child` becomes; `None` if it ended first.
-fn connect(
-    dir: &StateDir,
-    request: &Request,
-    child: &mut Child,
-) -> Result<Option<Client>, Failure> {
+fn connect(dir: &StateDir, child: &mut Child) -> Result<Option<Client>, Failure> {
+    let mut client = Client::new(&Place::Local(dir.api_socket()))?;
     let deadline = Instant::now() + ANSWERS;
     loop {
-        match Client::request(dir, request) {
-            Err(ClientError::NoHost { .. }) if Instant::now() < deadline => {}
-            result => return Ok(Some(result?)),
+        match client.state() {
+            Err(ClientError::NoHost { .. } | ClientError::Ended) if Instant::now() < deadline => {}
+            result => return Ok(Some(result.map(|_| client)?)),
         }
         if child.try_wait()?.is_some() {
             return Ok(None);
@@ -236,14 +230,12 @@ fn connect(
 }
 
 pub(crate) fn down(global: &Global) -> Result<(), Failure> {
-    let dir = state_dir(global)?;
-    match Client::request(&dir, &Request::Down) {
-        Ok(mut client) => {
-            client.answer(note)?;
-            client.wait_for_end();
-        }
+    let mut client = client(global)?;
+    match client.carry_out(&Ask::Down, note) {
+        // That it is gone before it says so is as good.
+        Ok(_) | Err(ClientError::Ended) => client.wait_for_end(),
         Err(error @ ClientError::NoHost { .. }) => {
-            if !end_leftovers(&dir)? {
+            if !end_leftovers(&state_dir(global)?)? {
                 return Err(error.into());
             }
         }

@@ -6,6 +6,7 @@ mod support;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -190,4 +191,70 @@ fn guest_host_lets_browsers_and_tokens_in_also_when_it_comes_back() {
     assert_eq!(ask(stream, "GET /v1/status", &viewer, "").0, 200);
     let stream = TcpStream::connect(address).unwrap();
     assert_eq!(ask(stream, "GET /v1/status", &browser, "").0, 401);
+}
+
+/// Port of the host's that the next test has to itself.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn guest_host_is_commanded_from_elsewhere() {
+    let port = free_port();
+    let listens = format!("\n[api]\nlisten = \"127.0.0.1:{port}\"\n{TWO}");
+    let host = Host::up(&listens);
+    let token = |role: &str| {
+        let (_, made) = host.json(&["api", "token", "--role", role]);
+        let path = host.path(role);
+        std::fs::write(&path, made["token"].as_str().unwrap()).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (viewer, operator) = (token("viewer"), token("operator"));
+    let elsewhere = |token: &str, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_berth"));
+        command.args(["--host", &format!("https://127.0.0.1:{port}")]);
+        command.args(["--ca", host.path("state/api.crt").to_str().unwrap()]);
+        command.args(["--token-file", token]).args(arguments);
+        command.env_remove("BERTH_STATE_DIR");
+        command
+    };
+    let run = |token: &str, arguments: &[&str]| {
+        let output = elsewhere(token, arguments).stdin(Stdio::null()).output().unwrap();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    assert!(run(&viewer, &["status"]).1.contains("112M"));
+    let (status, _, said) = run(&viewer, &["exec", "a", "--", "true"]);
+    assert!(status == Some(1) && said.contains("needs the role operator"), "{said}");
+    let (status, said, _) = run(&operator, &["exec", "a", "--", "sh", "-c", "echo here; exit 7"]);
+    assert_eq!((status, said.as_str()), (Some(7), "here\n"));
+    let (status, said, why) = run(&operator, &["move", "b", "--to", "240M", "--json"]);
+    assert_eq!(status, Some(0), "{why}");
+    assert!(said.contains("\"result\":\"moved\""), "{said}");
+    let (status, _, said) = run(&operator, &["down"]);
+    assert!(status == Some(1) && said.contains("needs the role administrator"), "{said}");
+    // What goes in comes out, whatever it is, and as much as it is.
+    let bytes: Vec<u8> =
+        (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let mut cat = elsewhere(&operator, &["exec", "a", "--", "cat"]);
+    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut input, sent) = (cat.stdin.take().unwrap(), bytes.clone());
+    let writer = std::thread::spawn(move || input.write_all(&sent));
+    let mut back = Vec::new();
+    cat.stdout.take().unwrap().read_to_end(&mut back).unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(cat.wait().unwrap().success() && back == bytes, "{} bytes came back", back.len());
+    // Nobody is believed who cannot prove it, on either side.
+    let (status, _, said) = run("/dev/null", &["status"]);
+    assert!(status == Some(1) && said.contains("berth api token"), "{said}");
+    let other = host.path("other.crt");
+    let names = ["127.0.0.1".to_owned()];
+    gateway::tls::load_or_make_as(other.parent().unwrap(), "other", &names, None).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_berth"))
+        .args(["--host", &format!("https://127.0.0.1:{port}"), "--ca", other.to_str().unwrap()])
+        .args(["--token-file", &viewer, "status"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("cannot be reached"), "{said}");
 }

@@ -80,6 +80,10 @@ users = ["alice"]
     let mut talk = Conversation::begin(&host, "alice");
     // What the program in the machine is told.
     let parent = talk.ask("echo $TRACEPARENT");
+    // One that was started before would ask.
+    let identity = talk.ask("wget -qO- http://127.0.0.1/v1/identity; echo");
+    let identity: Value = serde_json::from_str(&identity).unwrap();
+    assert_eq!(identity["traceparent"], *parent);
     let parts: Vec<&str> = parent.split('-').collect();
     assert_eq!((parts[0], parts[1].len(), parts[2].len(), parts[3]), ("00", 32, 16, "01"));
     assert_eq!(talk.end(), 0);
@@ -87,7 +91,8 @@ users = ["alice"]
     assert_ne!(support::pool::allocate(&host, "serve/shell", "mallory", "").0, 0);
 
     let wait = Duration::from_secs(30);
-    let all: Vec<Value> = (0..6).map(|_| spans.recv_timeout(wait).unwrap()).collect();
+    // One of them is the operation by which `berth up` waited.
+    let all: Vec<Value> = (0..7).map(|_| spans.recv_timeout(wait).unwrap()).collect();
     let (hers, others): (Vec<&Value>, Vec<&Value>) =
         all.iter().partition(|span| span["traceId"] == parts[1]);
     let mut names: Vec<_> = hers.iter().map(|span| span["name"].as_str().unwrap()).collect();

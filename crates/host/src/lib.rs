@@ -1,24 +1,20 @@
 //! The daemon: partition control, resource manager, worker processes.
 //!
 //! A [`Host`] is made of a checked [`HostFile`] and a [`StateDir`]. It owns
-//! main storage and its map, answers clients on the control socket
-//! ([`control`]), and starts one worker process per partition: the same
-//! program, run again as [`worker::main`]. A worker maps its own range only,
-//! drives its machine, and serves its clients' sessions itself: the host hands
-//! it the client's connection.
+//! main storage and its map, answers operators by HTTP (`operator_api`), and
+//! starts one worker process per partition: the same program, run again as
+//! [`worker::main`]. A worker maps its own range only, drives its machine, and
+//! serves its clients' sessions itself: the host hands it the client's
+//! connection, or copies what comes by the network.
 //!
 //! ```text
-//! client ── control.sock ──► Host ── workers/NAME.sock ──► worker ── machine
-//!    └──────────── exec, console: the connection itself ─────►┘
+//! client ── api.sock ──► Host ── workers/NAME.sock ──► worker ── machine
+//!    └───────── exec, console: the connection itself ─────►┘
 //! ```
-//!
-//! Operators also come in by HTTP (`operator_api`), and browsers.
 //!
 //! A worker's death costs its own partition only. The host's death costs no
 //! guest: workers live in sessions of their own and keep listening.
 
-pub mod client;
-pub mod control;
 mod daemon;
 pub mod database;
 pub mod files;

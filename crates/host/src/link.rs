@@ -20,8 +20,6 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::control::MoveMode;
-
 /// Bytes of a packet.
 const MAX_PACKET: usize = 96 << 10;
 /// File descriptors of a packet.
@@ -53,6 +51,27 @@ pub(crate) struct WorkerConfig {
     /// With a device for the user's files.
     #[serde(default)]
     pub(crate) files: bool,
+}
+
+/// How a partition is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum MoveMode {
+    /// The guest runs while its storage is copied, and is stopped for a moment
+    /// at the end.
+    #[default]
+    Live,
+    /// The guest is stopped while its storage is copied.
+    Stop,
+}
+
+impl From<MoveMode> for relocation::Mode {
+    fn from(mode: MoveMode) -> Self {
+        match mode {
+            MoveMode::Live => Self::Live,
+            MoveMode::Stop => Self::Stop,
+        }
+    }
 }
 
 /// A data disk: a template and what the guest writes.

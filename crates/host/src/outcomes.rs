@@ -1,25 +1,78 @@
-//! How commands on main storage end; as JSON what `--json` prints. Sizes and
-//! offsets in bytes.
+//! What commands on main storage say, and how they end. Sizes and offsets in
+//! bytes.
 
-use serde::{Deserialize, Serialize};
+/// What a command says before it ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// Something to tell the operator.
+    Note(String),
+    /// How far a copy is.
+    Copying {
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// What it is going to do.
+    Plan(Plan),
+}
+
+/// How a move ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum MoveOutcome {
+    /// The partition is at its new origin.
+    Moved {
+        /// Old origin.
+        from: u64,
+        /// New origin.
+        to: u64,
+        /// Bytes copied; pages without content are not.
+        bytes: u64,
+        /// `"down"` or `"up"`: the order of the copy.
+        direction: String,
+        /// Microseconds for which the guest was stopped.
+        pause_us: u64,
+        /// Bytes copied per second of copying.
+        copy_bytes_per_second: u64,
+    },
+    /// It would be possible.
+    WouldMove {
+        /// Old origin.
+        from: u64,
+        /// New origin.
+        to: u64,
+        /// Bytes to copy at most.
+        bytes: u64,
+        /// `"down"` or `"up"`.
+        direction: String,
+    },
+    /// Nothing has changed.
+    Refused {
+        /// Cause and remedy.
+        reason: String,
+        /// Partitions that use the range.
+        in_the_way: Vec<String>,
+        /// Devices still busy when the limit ran out.
+        busy_devices: Vec<String>,
+    },
+}
 
 /// One partition's part in an exchange, or one move of a compaction.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Relocated {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Relocated {
     /// The partition.
-    pub name: String,
+    pub(crate) name: String,
     /// Old origin.
-    pub from: u64,
+    pub(crate) from: u64,
     /// New origin.
-    pub to: u64,
+    pub(crate) to: u64,
     /// Its size.
-    pub size: u64,
+    pub(crate) size: u64,
 }
 
 /// How an exchange ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "result", rename_all = "snake_case")]
-pub enum ExchangeOutcome {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ExchangeOutcome {
     /// Both are at their new origins.
     Exchanged {
         /// Both partitions, as they were named.
@@ -31,7 +84,7 @@ pub enum ExchangeOutcome {
         /// Bytes swapped per second of swapping.
         copy_bytes_per_second: u64,
     },
-    /// What `--dry-run` found possible.
+    /// It would be possible.
     WouldExchange {
         /// Both partitions, as they were named.
         partitions: Vec<Relocated>,
@@ -48,9 +101,8 @@ pub enum ExchangeOutcome {
 }
 
 /// How `expand` or `shrink` ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "result", rename_all = "snake_case")]
-pub enum ResizeOutcome {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ResizeOutcome {
     /// The partition has another size.
     Resized {
         /// The partition.
@@ -68,7 +120,7 @@ pub enum ResizeOutcome {
         /// Microseconds for which the guest was stopped.
         pause_us: u64,
     },
-    /// What `--dry-run` found possible.
+    /// It would be possible.
     WouldResize {
         /// The partition.
         name: String,
@@ -93,30 +145,29 @@ pub enum ResizeOutcome {
 }
 
 /// What a compaction is going to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
     /// The moves, in order.
-    pub moves: Vec<Relocated>,
+    pub(crate) moves: Vec<Relocated>,
     /// Bytes they copy at most.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Origin of the free range there is then.
-    pub free_origin: u64,
+    pub(crate) free_origin: u64,
     /// Its size.
-    pub free_size: u64,
+    pub(crate) free_size: u64,
     /// Whether no plan copies less.
-    pub least: bool,
+    pub(crate) least: bool,
 }
 
 /// How a compaction ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "result", rename_all = "snake_case")]
-pub enum CompactOutcome {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CompactOutcome {
     /// The free range is there.
     Compacted {
         /// The plan, all of which was done.
         plan: Plan,
     },
-    /// What `--dry-run` found possible.
+    /// It would be possible.
     WouldCompact {
         /// The plan.
         plan: Plan,

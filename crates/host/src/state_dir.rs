@@ -2,7 +2,6 @@
 //!
 //! ```text
 //! lock                 locked by the host as long as it lives; its process id
-//! control.sock         clients (mode 0600)
 //! lu62.sock            users of service pools
 //! api.sock             the operator's interface by HTTP (mode 0600)
 //! api_tokens.toml      hashes of tokens for it
@@ -105,12 +104,6 @@ impl StateDir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
-    }
-
-    /// The host's control socket.
-    #[must_use]
-    pub fn control_socket(&self) -> PathBuf {
-        self.0.join("control.sock")
     }
 
     /// The gateway's socket, for users of service pools.

@@ -101,7 +101,7 @@ struct Page {
 }
 
 /// The tokens of a host.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ApiTokens(Vec<ApiToken>);
 
 /// Why somebody is not let in.

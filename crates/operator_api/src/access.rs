@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use identity::{ApiClients, ApiTokens, ClientCertificate, NotGood, Role};
+use identity::{ApiClients, ApiTokenError, ApiTokens, ClientCertificate, NotGood, Role};
 
 use crate::problem::Problem;
 use crate::server::App;
@@ -42,6 +42,13 @@ pub(crate) struct Principal {
     proof: Proof,
 }
 
+impl Principal {
+    /// Whether it came by the local socket.
+    pub(crate) fn is_local(&self) -> bool {
+        self.proof == Proof::Local
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Proof {
     Local,
@@ -55,6 +62,8 @@ enum Proof {
 pub(crate) struct Gate {
     tokens: Believed<ApiTokens>,
     clients: Option<Believed<ApiClients>>,
+    /// Held while the file of tokens is changed.
+    changing: Mutex<()>,
     links: Mutex<ApiTokens>,
     sessions: Mutex<ApiTokens>,
 }
@@ -116,7 +125,7 @@ impl Gate {
     pub(crate) fn new(tokens: PathBuf, clients: Option<PathBuf>) -> Self {
         let (links, sessions) = (Mutex::default(), Mutex::default());
         let (tokens, clients) = (Believed::new(tokens), clients.map(Believed::new));
-        Self { tokens, clients, links, sessions }
+        Self { tokens, clients, changing: Mutex::default(), links, sessions }
     }
 
     /// What the bearer of a certificate may do, if anything.
@@ -146,6 +155,25 @@ impl Gate {
                 self.role_of(certificate).await.is_some_and(|role| role >= principal.role)
             }
         }
+    }
+
+    /// Does something about the file of tokens, and keeps what came of it. One at
+    /// a time.
+    pub(crate) fn change_tokens<T>(
+        &self,
+        act: impl FnOnce(&mut ApiTokens, u64) -> Result<T, ApiTokenError>,
+    ) -> Result<T, ApiTokenError> {
+        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = &self.tokens.path;
+        let mut tokens = ApiTokens::load(path)?;
+        let before = tokens.clone();
+        let done = act(&mut tokens, seconds())?;
+        if tokens != before {
+            tokens.save(path)?;
+            // It counts at once.
+            self.tokens.read.lock().unwrap_or_else(PoisonError::into_inner).at = None;
+        }
+        Ok(done)
     }
 
     /// A secret that lets one browser in, once and soon.

@@ -130,6 +130,8 @@ impl Event {
 pub(crate) struct Written {
     pub(crate) number: u64,
     pub(crate) name: &'static str,
+    /// The operation that it is about, if it is about one.
+    pub(crate) operation: Option<u64>,
     pub(crate) data: Arc<str>,
 }
 
@@ -152,7 +154,11 @@ impl Record {
             self.kept.pop_front();
         }
         let (number, name) = (self.last, event.name());
-        self.kept.push_back(Written { number, name, data: data.into() });
+        let operation = match event {
+            Event::Operation(operation) => Some(operation.id),
+            _ => None,
+        };
+        self.kept.push_back(Written { number, name, operation, data: data.into() });
     }
 
     /// Number of the newest event.

@@ -22,14 +22,20 @@ const BODY: Duration = Duration::from_secs(10);
 /// A body of JSON; none counts as `{}`.
 pub(crate) struct Json<T>(pub(crate) T);
 
+/// A body that may be longer than others: JSON can take six bytes to write one.
+pub(crate) struct Long<T>(pub(crate) T);
+
+/// Bytes of such a body.
+const MAX_LONG: usize = 512 << 10;
+
 /// A body that says nothing: none, or `{}`. It is read, since an answer to what
 /// was not read may be lost.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Nothing {}
 
-fn too_long() -> Problem {
-    let what = format!("a request has at most {MAX_BODY} bytes");
+fn too_long(most: usize) -> Problem {
+    let what = format!("a request has at most {most} bytes");
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-long", what)
 }
 
@@ -37,31 +43,47 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let length = request.headers().get(header::CONTENT_LENGTH);
-        let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if length.is_some_and(|length| length > MAX_BODY as u64) {
-            return Err(too_long());
-        }
-        let body = Limited::new(request.into_body(), MAX_BODY).collect();
-        let body = tokio::time::timeout(BODY, body).await.map_err(|_| {
-            let what = format!("the request did not come within {} s", BODY.as_secs());
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", what)
-        })?;
-        let bytes = match body {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => return Err(too_long()),
-            Err(error) => return Err(Problem::malformed(format!("it cannot be read: {error}"))),
-        };
-        understand(&bytes).map(Self).map_err(|error| {
-            let what = format!("{error}; /v1/openapi.json says what is expected");
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", what)
-        })
+        read(request, MAX_BODY).await.map(Self)
     }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Long<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        read(request, MAX_LONG).await.map(Self)
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: Request, most: usize) -> Result<T, Problem> {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > most as u64) {
+        return Err(too_long(most));
+    }
+    let body = Limited::new(request.into_body(), most).collect();
+    let body = tokio::time::timeout(BODY, body).await.map_err(|_| {
+        let what = format!("the request did not come within {} s", BODY.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", what)
+    })?;
+    let bytes = match body {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return Err(too_long(most)),
+        Err(error) => return Err(Problem::malformed(format!("it cannot be read: {error}"))),
+    };
+    understand(&bytes).map_err(|error| {
+        let what = format!("{error}; /v1/openapi.json says what is expected");
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", what)
+    })
 }
 
 fn understand<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     let none = bytes.is_empty() || bytes.trim_ascii() == b"null";
-    let mut value = serde_json::from_slice(if none { b"{}" } else { bytes })?;
+    let mut value: Value = serde_json::from_slice(if none { b"{}" } else { bytes })?;
+    if !value.is_object() {
+        // What is made of names is not made of places.
+        return Err(serde::de::Error::custom("a body is an object"));
+    }
     make_whole(&mut value);
     if is_too_large(&value) {
         let what = format!("a number is larger than {}", i64::MAX);

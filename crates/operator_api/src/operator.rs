@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::{
-    AuditPage, AuditQuery, Command, CompactPlan, Exchange, ExchangePlan, MovePlan, Outcome,
-    Relocated, ResizePlan,
+    AuditPage, AuditQuery, Command, CompactPlan, DatabaseLogins, Exchange, ExchangePlan, Exec,
+    FileSpaces, MovePlan, Outcome, Relocated, ResizePlan,
 };
 use crate::station::Station;
 
@@ -19,6 +19,13 @@ const SELDOM: Duration = Duration::from_millis(50);
 pub trait Operator: Send + Sync + 'static {
     /// Tells the station what there is now ([`Station::publish`]).
     fn refresh(&self);
+
+    /// The same after `command`: at least what that was on is as it is now. Whatever
+    /// else has changed may follow.
+    fn refresh_after(&self, command: &Command) {
+        let _ = command;
+        self.refresh();
+    }
 
     /// Does what is asked, and returns when it is done. Says through `progress`
     /// how far it is, and ends early where it can if that says so.
@@ -39,11 +46,16 @@ pub trait Operator: Send + Sync + 'static {
     /// [`Refusal`].
     fn plan_exchange(&self, exchange: &Exchange) -> Result<ExchangePlan, Refusal>;
 
-    /// What it would take to give a partition `to` bytes.
+    /// What it would take to give a partition another size.
     ///
     /// # Errors
     /// [`Refusal`].
-    fn plan_resize(&self, name: &str, to: u64, make_room: bool) -> Result<ResizePlan, Refusal>;
+    fn plan_resize(
+        &self,
+        name: &str,
+        size: NewSize,
+        make_room: bool,
+    ) -> Result<ResizePlan, Refusal>;
 
     /// What a compaction would do.
     ///
@@ -62,6 +74,51 @@ pub trait Operator: Send + Sync + 'static {
     /// # Errors
     /// [`Refusal`] when there is none, nor ever was.
     fn console(&self, name: &str) -> Result<Console, Refusal>;
+
+    /// A way into a guest. Nothing happens there before it is used.
+    ///
+    /// # Errors
+    /// [`Refusal`]; of a guest that does not serve commands yet,
+    /// [`Why::Starting`].
+    fn way_in(&self, name: &str, wish: &Wish) -> Result<WayIn, Refusal>;
+
+    /// Spaces of users' files, or one and what it holds.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    fn file_spaces(&self, only: Option<&str>) -> Result<FileSpaces, Refusal>;
+
+    /// Who is which role of which database.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    fn database_logins(&self) -> Result<DatabaseLogins, Refusal>;
+}
+
+/// What is wanted in a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// To run a command: the socket then carries frames of `agent_protocol`.
+    Exec(Exec),
+    /// To see and type on its console: the socket then carries what is said
+    /// there, and what is typed.
+    Console,
+}
+
+/// Joins a client's socket to the guest.
+pub type WayIn = Box<dyn FnOnce(UnixStream) -> std::io::Result<()> + Send>;
+
+/// What size a partition should get, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewSize {
+    /// So much more.
+    By(u64),
+    /// So much, which is more than now.
+    UpTo(u64),
+    /// So much, which is less than now.
+    DownTo(u64),
+    /// So much, be it more or less.
+    Exactly(u64),
 }
 
 /// A guest's console.
@@ -79,8 +136,12 @@ pub enum Console {
 pub enum Why {
     /// The operator's: there is no such thing.
     Unknown,
-    /// Nobody's: it cannot be done as things stand.
+    /// Nobody's: main storage, as it stands, does not allow it.
     Conflict,
+    /// Nobody's: what it is for is not in the state for it.
+    NotNow,
+    /// Nobody's: the guest is still starting.
+    Starting,
     /// The operator's: it can never be done.
     Invalid,
     /// Nobody's: the host is ending.
@@ -103,13 +164,15 @@ pub struct Refusal {
     pub busy_devices: Vec<String>,
     /// Partitions that were moved before, and stay where they are.
     pub moved: Vec<Relocated>,
+    /// How many moves of a plan were not done.
+    pub left: Option<u32>,
 }
 
 impl Refusal {
     /// One with nothing more to say.
     pub fn new(why: Why, reason: impl Into<String>) -> Self {
         let (in_the_way, busy_devices, moved) = (Vec::new(), Vec::new(), Vec::new());
-        Self { why, reason: reason.into(), in_the_way, busy_devices, moved }
+        Self { why, reason: reason.into(), in_the_way, busy_devices, moved, left: None }
     }
 }
 

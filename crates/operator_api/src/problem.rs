@@ -38,6 +38,9 @@ pub struct More {
     /// Partitions that were moved before, and stay where they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moved: Vec<Relocated>,
+    /// How many moves of the plan were not done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<u32>,
 }
 
 impl Problem {
@@ -78,12 +81,14 @@ impl From<Refusal> for Problem {
         let (status, kind) = match refusal.why {
             Why::Unknown => (StatusCode::NOT_FOUND, "not-found"),
             Why::Conflict => (StatusCode::CONFLICT, "conflict"),
+            Why::NotNow => (StatusCode::CONFLICT, "not-now"),
+            Why::Starting => (StatusCode::CONFLICT, "starting"),
             Why::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
             Why::Ending => (StatusCode::SERVICE_UNAVAILABLE, "ending"),
             Why::Failed => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
         };
-        let Refusal { reason, in_the_way, busy_devices, moved, .. } = refusal;
-        let more = Box::new(More { in_the_way, busy_devices, moved });
+        let Refusal { why: _, reason, in_the_way, busy_devices, moved, left } = refusal;
+        let more = Box::new(More { in_the_way, busy_devices, moved, left });
         Self { more, ..Self::new(status, kind, reason) }
     }
 }

@@ -3,12 +3,12 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdTcpListener};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use identity::{ClientCertificate, Role};
+use identity::ClientCertificate;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -119,6 +119,8 @@ pub(crate) struct App {
     pub(crate) names: Vec<String>,
     connections: usize,
     stall: Duration,
+    /// Whether the network side has it.
+    pub(crate) has_tls: bool,
     pub(crate) jwks: axum::body::Bytes,
     /// Where browsers on this host come in, once somebody has asked.
     door: Mutex<Option<SocketAddr>>,
@@ -128,13 +130,37 @@ impl App {
     pub(crate) fn no_partition(&self, name: &str) -> Problem {
         let snapshot = self.station.snapshot();
         let names = snapshot.state().host.partitions.iter().map(|one| one.name.as_str());
-        let known = names.collect::<Vec<_>>().join(", ");
+        let mut names: Vec<_> = names.collect();
+        names.sort_unstable();
+        let known = names.join(", ");
         let known = if known.is_empty() { "none" } else { &known };
         Problem::not_found(format!("there is no partition {name:?}; there are: {known}"))
     }
 
     pub(crate) fn no_pool(&self, name: &str) -> Problem {
         Problem::not_found(format!("there is no pool {name:?}; /v1/pools lists all there are"))
+    }
+
+    /// The port of the loopback where browsers on this host come in: they cannot
+    /// open the local socket. It is listened on from the first time on.
+    pub(crate) fn door(self: &Arc<Self>) -> Result<SocketAddr, String> {
+        let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(address) = *door {
+            return Ok(address);
+        }
+        let fail = |error: io::Error| format!("cannot listen on the loopback: {error}");
+        let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).map_err(fail)?;
+        let address = listener.local_addr().map_err(fail)?;
+        let listener = TcpListener::from_std(listener).map_err(fail)?;
+        tokio::spawn(serve_tcp(Arc::clone(self), listener, None));
+        tracing::info!(%address, "browsers on this host are let in by link");
+        Ok(*door.insert(address))
+    }
+
+    /// Whether that is where browsers on this host come in.
+    pub(crate) fn is_door(&self, host: &str) -> bool {
+        let door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        door.is_some_and(|address| host == address.to_string())
     }
 
     /// Whether there is such a partition; asks the host if none was heard of.
@@ -162,7 +188,6 @@ impl App {
 /// A station on threads of its own. Dropped, it ends, and its connections with
 /// it.
 pub struct Running {
-    app: Arc<App>,
     runtime: Option<Runtime>,
     address: Option<SocketAddr>,
     socket: PathBuf,
@@ -212,6 +237,7 @@ impl Running {
             names,
             connections,
             stall,
+            has_tls: tcp.is_some(),
             jwks: jwks.into(),
             door: Mutex::default(),
         });
@@ -223,7 +249,7 @@ impl Running {
             runtime.spawn(serve_tcp(Arc::clone(&app), listener, Some(TlsAcceptor::from(tls))));
         }
         drop(entered);
-        Ok(Self { app, runtime: Some(runtime), address, socket })
+        Ok(Self { runtime: Some(runtime), address, socket })
     }
 
     /// Where the network side listens.
@@ -232,11 +258,11 @@ impl Running {
         self.address
     }
 
-    /// The door for browsers on this host.
-    #[must_use]
-    pub fn door(&self) -> Option<Door> {
-        let handle = self.runtime.as_ref()?.handle().clone();
-        Some(Door { app: Arc::downgrade(&self.app), handle })
+    /// Ends, but leaves connections open: whoever has one learns by its end that
+    /// the process has ended.
+    pub fn leave(mut self) {
+        let _ = std::fs::remove_file(&self.socket);
+        std::mem::forget(self.runtime.take());
     }
 }
 
@@ -248,47 +274,6 @@ impl Drop for Running {
         }
         // If it is gone already, so much the better.
         let _ = std::fs::remove_file(&self.socket);
-    }
-}
-
-/// Lets a browser on this host in: it cannot open the local socket.
-#[derive(Clone)]
-pub struct Door {
-    app: Weak<App>,
-    handle: Handle,
-}
-
-impl std::fmt::Debug for Door {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Door").finish_non_exhaustive()
-    }
-}
-
-impl Door {
-    /// A link that lets one browser in, once and soon. From then on the station
-    /// also listens on a port of the loopback.
-    ///
-    /// # Errors
-    /// Cause and remedy.
-    pub fn open(&self, role: Role) -> Result<String, String> {
-        let app = self.app.upgrade().ok_or("the host is ending")?;
-        let mut door = app.door.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = match *door {
-            Some(address) => address,
-            None => {
-                let fail = |error: io::Error| format!("cannot listen on the loopback: {error}");
-                let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).map_err(fail)?;
-                let address = listener.local_addr().map_err(fail)?;
-                let _entered = self.handle.enter();
-                let listener = TcpListener::from_std(listener).map_err(fail)?;
-                self.handle.spawn(serve_tcp(Arc::clone(&app), listener, None));
-                tracing::info!(%address, "browsers on this host are let in by link");
-                *door.insert(address)
-            }
-        };
-        let key = app.gate.link(role)?;
-        // What follows the # is never sent, so no log has it.
-        Ok(format!("http://{address}/#key={key}"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Connections, and the bounds they live in.
 
 use std::io;
-use std::os::unix::net::UnixListener as StdUnixListener;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,14 +12,17 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::fs::{FileType, Mode};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
 use tokio::time::{Sleep, sleep};
 
 use crate::access::Access;
+use crate::operator::WayIn;
 
 /// For the head of a request, also from the answer to the one before.
 const HEAD: Duration = Duration::from_secs(30);
@@ -63,9 +66,39 @@ where
     let service = Reached { router: TowerToHyperService::new(router), access };
     // Whoever breaks off, or sends what is no HTTP, is told so by the end of
     // the connection.
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+    let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection of the interface ended");
     }
+}
+
+/// Joins a connection that has become a guest's to the guest. One of the local
+/// socket is given away as it is; what comes by the network is copied.
+pub(crate) async fn join(upgraded: Upgraded, way_in: WayIn) {
+    let joined = match upgraded.downcast::<TokioIo<Impatient<UnixStream>>>() {
+        Ok(parts) => give(parts.io.into_inner().stream, &parts.read_buf, way_in).await,
+        Err(upgraded) => copy(upgraded, way_in).await,
+    };
+    if let Err(error) = joined {
+        tracing::debug!(%error, "a connection that was a guest's ended");
+    }
+}
+
+async fn give(stream: UnixStream, early: &[u8], way_in: WayIn) -> io::Result<()> {
+    if !early.is_empty() {
+        return Err(io::Error::other("its client did not wait for its answer"));
+    }
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    tokio::task::spawn_blocking(move || way_in(stream)).await?
+}
+
+async fn copy(upgraded: Upgraded, way_in: WayIn) -> io::Result<()> {
+    let (ours, guests) = StdUnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    tokio::task::spawn_blocking(move || way_in(guests)).await??;
+    let mut ours = UnixStream::from_std(ours)?;
+    tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut ours).await.map(drop)
 }
 
 /// A stream that fails when its peer takes nothing for too long.

@@ -160,6 +160,11 @@ impl Station {
         self.inner().record.after(seen, most)
     }
 
+    /// Number of the newest event.
+    pub(crate) fn newest(&self) -> u64 {
+        self.inner().record.last()
+    }
+
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {
         self.newest.subscribe()
     }
@@ -168,12 +173,13 @@ impl Station {
         self.epoch
     }
 
-    /// A new operation, which its caller carries out.
+    /// A new operation, which its caller carries out, and the number of the event
+    /// that tells of it.
     pub(crate) fn begin(
         self: &Arc<Self>,
         command: Command,
         by: &str,
-    ) -> Result<(Operation, Progress), Problem> {
+    ) -> Result<(Operation, u64, Progress), Problem> {
         let mut inner = self.inner();
         if inner.under_way.len() >= UNDER_WAY {
             return Err(Problem::too_many(
@@ -209,7 +215,7 @@ impl Station {
         inner.operations.insert(id, operation.clone());
         self.tell(&mut inner, &Event::Operation(Box::new(operation.clone())));
         let (station, said) = (Arc::clone(self), Mutex::default());
-        Ok((operation, Progress { station, id, cancelled, said }))
+        Ok((operation, inner.record.last(), Progress { station, id, cancelled, said }))
     }
 
     pub(crate) fn update_operation(&self, id: u64, change: impl FnOnce(&mut Operation)) {

@@ -91,7 +91,7 @@ fn each_role_may_do_what_it_may_and_no_more() {
 #[test]
 fn a_link_lets_one_browser_in_and_no_second_one() {
     let host = Host::new();
-    let link = host.running.door().unwrap().open(Role::Operator).unwrap();
+    let link = host.link(Role::Operator);
     let client = host.loopback();
     let key = link.split_once("#key=").unwrap().1;
     assert_eq!(client.status("GET", "/v1/status", key), 401, "a key is no token");

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use database_manager::{Login, MeasureError, ServerSpec, time_of_login};
-use host::control::{DatabaseRequest, Request};
+use operator_api::model::{Command, DatabaseLogin};
 use serde::Deserialize;
 use storage_window::bench::median;
 
@@ -82,10 +82,17 @@ pub(crate) fn run(
     time_of_login(server, login)?;
     note("starting a host with a machine that has a database");
     let host = OwnHost::up(&host_file(server)?)?;
-    let to = format!("user:{USER}").parse();
-    let to = to.map_err(|_| DatabaseBenchError::Program { said: USER.to_owned() })?;
-    let request = DatabaseRequest::Grant { to, login: login.clone() };
-    host.request(&Request::Database { request })?;
+    let grant = Command::DatabaseGrant {
+        login: DatabaseLogin {
+            of: format!("user:{USER}"),
+            database: login.database.to_string(),
+            role: login.role.to_string(),
+            connections: login.limits.connections,
+            idle: login.limits.idle,
+            lifetime: login.limits.lifetime,
+        },
+    };
+    host.client()?.carry_out(&grant, |_| {}).map_err(OwnHostError::from)?;
     let (mut all, mut direct) = (Heard::default(), Vec::new());
     for round in 0..rounds.max(1) {
         note(&format!("round {} of {rounds}", round + 1));

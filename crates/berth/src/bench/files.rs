@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -140,7 +140,7 @@ fn by_virtiofsd(guest: &Guest, server: &Path) -> Result<Transcript, CpuBenchErro
 }
 
 /// Starts virtiofsd; it listens when this returns.
-fn serve(server: &Path, socket: &PathBuf, folder: &Path) -> io::Result<Peer> {
+fn serve(server: &Path, socket: &Path, folder: &Path) -> io::Result<Peer> {
     let mut child = Command::new(server);
     child.arg(format!("--socket-path={}", socket.display())).arg("-o");
     child.arg(format!("source={},cache=none", folder.display()));

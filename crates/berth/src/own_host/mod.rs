@@ -9,9 +9,8 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use host::client::{Client, ClientError};
-use host::control::{Reply, Request};
 use host::{StateDir, StateDirError};
+use operator_client::{Client, ClientError, Place};
 use tempfile::TempDir;
 
 pub(crate) use program::GuestProgram;
@@ -83,6 +82,8 @@ impl OwnHost {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
+        // Whatever other host its user has in mind.
+        command.env_remove("BERTH_HOST");
         command.arg("--state-dir").arg(self.state()).args(arguments);
         command
     }
@@ -115,10 +116,9 @@ impl OwnHost {
         }
     }
 
-    /// The host's answer to a request.
-    pub(crate) fn request(&self, request: &Request) -> Result<Reply, OwnHostError> {
-        let dir = self.state_dir()?;
-        Ok(Client::request(&dir, request)?.answer(|_| {})?)
+    /// A client of it, which keeps its connection.
+    pub(crate) fn client(&self) -> Result<Client, OwnHostError> {
+        Ok(Client::new(&Place::Local(self.state_dir()?.api_socket()))?)
     }
 
     /// Ends it under the user's eyes.

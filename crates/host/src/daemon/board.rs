@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use main_storage::{Change, PartitionName, StorageMap, StorageRange};
+use operator_api::model::PartitionState;
 
 use super::process::Process;
 use super::{Shared, records};
-use crate::control::{HostStatus, PartitionState, PartitionStatus};
 use crate::host_file::{CpuAssignment, PartitionSpec};
 use crate::in_full;
 use crate::journal::{CommandId, JournalError, PartitionRecord};
@@ -20,6 +20,8 @@ pub(super) struct Board {
     pub(super) closing: bool,
     /// Those whose guests `berth up` waits for.
     pub(super) awaited: Vec<PartitionName>,
+    /// Whether those are all of them.
+    pub(super) begun: bool,
 }
 
 pub(super) struct Partition {
@@ -92,9 +94,13 @@ pub(super) enum CommandError {
     #[error("\"{0}\" is running; stop it first with `berth stop {0}`")]
     StillRunning(PartitionName),
     #[error("{0}")]
-    Pool(String),
-    #[error("no browser can be let in: {0}")]
-    Console(String),
+    Refused(String),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}")]
+    Missing(String),
+    #[error("the guest in \"{0}\" is still starting")]
+    Starting(PartitionName),
     #[error("\"{name}\" could not be deleted: {reason}; try again")]
     Delete { name: PartitionName, reason: String },
 }
@@ -102,7 +108,8 @@ pub(super) enum CommandError {
 impl Board {
     /// Nobody on it yet.
     pub(super) fn new(map: StorageMap) -> Self {
-        Self { map, partitions: BTreeMap::new(), closing: false, awaited: Vec::new() }
+        let (partitions, awaited) = (BTreeMap::new(), Vec::new());
+        Self { map, partitions, closing: false, awaited, begun: false }
     }
 
     /// Host CPUs that somebody has exclusively.
@@ -167,29 +174,6 @@ impl Board {
             None => {}
         }
         held
-    }
-
-    pub(super) fn status(&self) -> HostStatus {
-        // Looked up once for all: the gap behind a partition begins at its end.
-        let gaps: BTreeMap<u64, u64> =
-            self.map.gaps().iter().map(|gap| (gap.origin(), gap.size())).collect();
-        let partitions = self.map.partitions().iter().filter_map(|on_map| {
-            let partition = self.partitions.get(on_map.name())?;
-            let process = partition.process();
-            Some(PartitionStatus {
-                name: on_map.name().to_string(),
-                origin: on_map.range().origin(),
-                size: on_map.range().size(),
-                gap: gaps.get(&on_map.range().end()).copied().unwrap_or(0),
-                state: partition.state(),
-                vcpus: partition.spec.vcpus,
-                engine: partition.spec.engine,
-                reason: partition.reason.clone(),
-                ready: process.is_some_and(Process::is_ready),
-                pid: process.map(Process::pid),
-            })
-        });
-        HostStatus { main_storage: self.map.size(), partitions: partitions.collect() }
     }
 }
 

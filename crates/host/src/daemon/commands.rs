@@ -11,11 +11,13 @@ use super::Shared;
 use super::board::{Busy, Command, CommandError, Run};
 use super::pools::Input;
 use super::process::{Process, files, obituary};
-use crate::control::{MoveMode, MoveOutcome, Reply};
 use crate::host_file::{CpuAssignment, PartitionSpec};
 use crate::in_full;
 use crate::journal::{Change, CommandRecord};
-use crate::link::{DataDisk, Ended, MoveReport, Order, RangeAnswer, Report, WorkerConfig};
+use crate::link::{
+    DataDisk, Ended, MoveMode, MoveReport, Order, RangeAnswer, Report, WorkerConfig,
+};
+use crate::outcomes::{MoveOutcome, Said};
 
 /// How long a worker may take from its start to the guest's.
 const START: Duration = Duration::from_secs(60);
@@ -480,7 +482,7 @@ impl Shared {
         name: &str,
         (to, mode): (u64, MoveMode),
         dry_run: bool,
-        hear: &mut dyn FnMut(&Reply),
+        hear: &mut dyn FnMut(&Said),
     ) -> Result<MoveOutcome, CommandError> {
         let (busy, plan, process) = {
             let mut board = self.board();
@@ -552,7 +554,7 @@ impl Shared {
         process: &Process,
         plan: &MovePlan,
         mode: MoveMode,
-        hear: &mut dyn FnMut(&Reply),
+        hear: &mut dyn FnMut(&Said),
     ) -> Result<MoveReport, String> {
         let (mover, reports) = channel();
         process.set_mover(Some(mover));
@@ -571,7 +573,7 @@ impl Shared {
             match reports.recv() {
                 Ok(Report::Copying { done, total }) => {
                     self.note_copying(&process.name, done, total);
-                    hear(&Reply::Copying { done, total });
+                    hear(&Said::Copying { done, total });
                 }
                 Ok(Report::Moved(report)) => {
                     process.set_mover(None);

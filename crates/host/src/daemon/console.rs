@@ -1,8 +1,7 @@
-//! Guests' consoles: for clients of the control socket and for pages, and what
-//! a guest said last when it is gone.
+//! Guests' consoles, and what a guest said last when it is gone.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -13,7 +12,6 @@ use operator_api::Console;
 use super::Shared;
 use super::board::CommandError;
 use super::process::Process;
-use crate::control::{Reply, send};
 use crate::link::{LAST_WORD, Order};
 
 /// Bytes of a worker's log that are shown.
@@ -37,36 +35,14 @@ impl Shared {
         }
     }
 
-    /// The worker of a partition, whose console is going to be used.
-    fn visited(&self, name: &str) -> Result<Arc<Process>, CommandError> {
+    /// The worker of a partition, which somebody is going to use.
+    pub(super) fn visited(&self, name: &str) -> Result<Arc<Process>, CommandError> {
         let process = self.board().get(name)?.running()?;
         // A machine of a pool that nobody uses stands still.
         if self.capture_of(&process.name).is_some() {
             self.pools.visit(&process.name);
         }
         Ok(process)
-    }
-
-    /// Shows `client` what a guest that is gone said last; whether there is
-    /// anything.
-    pub(super) fn show_last_words(&self, name: &str, client: &UnixStream) -> bool {
-        let found = {
-            let mut board = self.board();
-            match board.get(name).and_then(|partition| partition.running()) {
-                Err(error @ CommandError::NotRunning { .. }) => {
-                    board.find(name).ok().zip(Some(error))
-                }
-                _ => None,
-            }
-        };
-        let Some((name, error)) = found else { return false };
-        let Some(words) = last_words(&self.dir.worker_log(&name)) else { return false };
-        let text = format!("{error}. What it said last:");
-        // Who does not listen misses it.
-        let _ = send(&mut &*client, &Reply::Note { text })
-            .and_then(|()| send(&mut &*client, &Reply::Attached))
-            .and_then(|()| (&*client).write_all(&words));
-        true
     }
 }
 

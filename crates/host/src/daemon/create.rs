@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use main_storage::{BLOCK_SIZE, PartitionName, Size, StorageRange};
+use operator_api::model::NewPartition;
 
 use super::Shared;
 use super::board::{Board, Busy, Command, CommandError, Partition, Run};
-use crate::control::NewPartition;
 use crate::host_file::{
     CpuAssignment, Engine, MAX_PARTITIONS, MAX_VCPUS, PartitionSpec, is_image_name,
 };

@@ -10,14 +10,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use database_manager::{Login, LoginTable, ServerSpec, Subject, session_pair};
+use database_manager::{Limits, Login, LoginTable, ServerSpec, Subject, session_pair};
 use main_storage::PartitionName;
+use operator_api::model::{DatabaseLogin, DatabaseLogins};
 use service_pool::{ConversationId, Group, UserId};
 
 use super::Shared;
 use super::board::CommandError;
+use super::files::named;
 use super::process::Process;
-use crate::control::{DatabaseLogin, DatabaseRequest, Reply};
 use crate::database::{Answer, Ask};
 use crate::files::Who;
 use crate::host_file::PoolSpec;
@@ -272,13 +273,21 @@ impl Shared {
         Ok(child)
     }
 
-    /// Does what an operator wants with logins.
-    pub(super) fn database_request(&self, request: DatabaseRequest) -> Result<Reply, CommandError> {
-        let wish = match request {
-            DatabaseRequest::List => return self.list_logins(),
-            DatabaseRequest::Grant { to, login } => Ask::Grant { to, login },
-            DatabaseRequest::Revoke { from } => Ask::Revoke { from },
-        };
+    /// Gives a login, in the place of what its owner had.
+    pub(super) fn grant_login(&self, row: &DatabaseLogin) -> Result<(), CommandError> {
+        let DatabaseLogin { of, database, role, connections, idle, lifetime } = row;
+        let (connections, idle, lifetime) = (*connections, *idle, *lifetime);
+        let limits = Limits { connections, idle, lifetime };
+        let login = Login { database: named(database)?, role: named(role)?, limits };
+        self.operate_databases(&Ask::Grant { to: named(of)?, login })
+    }
+
+    /// Takes a login back.
+    pub(super) fn revoke_login(&self, from: &str) -> Result<(), CommandError> {
+        self.operate_databases(&Ask::Revoke { from: named(from)? })
+    }
+
+    fn operate_databases(&self, wish: &Ask) -> Result<(), CommandError> {
         let operators = self.databases.operators();
         let Some(link) = &*operators else {
             let why = if self.server().is_some() {
@@ -286,29 +295,34 @@ impl Shared {
             } else {
                 "this host has no [database] with a server, or no pool with `database = true`"
             };
-            return Err(CommandError::Pool(why.to_owned()));
+            return Err(CommandError::Refused(why.to_owned()));
         };
-        match ask(link, &wish, &[]) {
-            Ok(Answer::Refused { reason }) => Err(CommandError::Pool(reason)),
-            Ok(_) => Ok(Reply::Done),
+        match ask(link, wish, &[]) {
+            Ok(Answer::Refused { reason }) => Err(CommandError::Refused(reason)),
+            Ok(_) => Ok(()),
             Err(error) => {
                 // Its answer would be taken for the next one's.
                 drop(operators);
                 self.databases.state().kill();
                 let why = format!("the database manager does not answer: {error}");
-                Err(CommandError::Pool(why))
+                Err(CommandError::Refused(why))
             }
         }
     }
 
-    fn list_logins(&self) -> Result<Reply, CommandError> {
+    /// Who is which role of which database.
+    pub(super) fn list_logins(&self) -> Result<DatabaseLogins, CommandError> {
         let table = LoginTable::load(&self.dir.login_table())
-            .map_err(|error| CommandError::Pool(in_full(&error)))?;
+            .map_err(|error| CommandError::Refused(in_full(&error)))?;
         let row = |(of, login): (&Subject, &Login)| DatabaseLogin {
-            of: of.clone(),
-            login: login.clone(),
+            of: of.to_string(),
+            database: login.database.to_string(),
+            role: login.role.to_string(),
+            connections: login.limits.connections,
+            idle: login.limits.idle,
+            lifetime: login.limits.lifetime,
         };
         let logins = table.rows().take(MOST_LISTED).map(row).collect();
-        Ok(Reply::Databases { logins, more: table.rows().count() > MOST_LISTED })
+        Ok(DatabaseLogins { logins, more: table.rows().count() > MOST_LISTED })
     }
 }

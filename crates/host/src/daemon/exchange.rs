@@ -10,10 +10,10 @@ use storage_window::Exchange;
 use super::Shared;
 use super::board::{Board, Busy, Command, CommandError, Run};
 use super::process::Process;
-use crate::control::{ExchangeOutcome, MoveMode, Relocated, Reply};
 use crate::in_full;
 use crate::journal::CommandRecord;
-use crate::link::{Link, MoveReport, Order, Place, Report, Side};
+use crate::link::{Link, MoveMode, MoveReport, Order, Place, Report, Side};
+use crate::outcomes::{ExchangeOutcome, Relocated, Said};
 
 impl Shared {
     /// Lets two partitions change places, or only says what that would do.
@@ -21,7 +21,7 @@ impl Shared {
         self: &Arc<Self>,
         names: [&str; 2],
         dry_run: bool,
-        hear: &mut dyn FnMut(&Reply),
+        hear: &mut dyn FnMut(&Said),
     ) -> Result<ExchangeOutcome, CommandError> {
         let (busy, plan) = {
             let mut board = self.board();
@@ -83,7 +83,7 @@ impl Shared {
         self: &Arc<Self>,
         busy: &[Busy<'_>; 2],
         plan: ExchangePlan,
-        hear: &mut dyn FnMut(&Reply),
+        hear: &mut dyn FnMut(&Said),
     ) -> [Option<Result<MoveReport, String>>; 2] {
         let processes = busy.each_ref().map(|busy| {
             let mut board = self.board();

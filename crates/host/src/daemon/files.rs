@@ -2,23 +2,25 @@
 //! whose.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use file_manager::{AccessTable, Grant, Quota, Right, SpaceEntry, SpaceName};
 use main_storage::PartitionName;
+use operator_api::model::{FileGrant, FileRevoke, FileSpace, FileSpaces, NewSpace, SpaceBounds};
 use service_pool::{Group, UserId};
 
 use super::Shared;
 use super::board::CommandError;
 use super::process::Process;
-use crate::control::{FileGrant, FileSpace, FilesRequest, Reply};
 use crate::files::{Answer, Ask, Who};
 use crate::in_full;
 use crate::link::{Link, Order};
@@ -236,27 +238,34 @@ impl Shared {
         Ok(child)
     }
 
-    /// Does what an operator wants with spaces.
-    pub(super) fn files_request(&self, request: FilesRequest) -> Result<Reply, CommandError> {
-        let wish = match request {
-            FilesRequest::List { space } => return self.list_spaces(space.as_ref()),
-            FilesRequest::Add { space, owner } => Ask::Space { name: space, owner },
-            FilesRequest::Grant { space, to, path, write } => {
-                let right = if write { Right::Write } else { Right::Read };
-                Ask::Grant { space, grant: Grant { to, path, right } }
-            }
-            FilesRequest::Revoke { space, to, path } => Ask::Revoke { space, to, path },
-            FilesRequest::Quota { space, bytes, files } => {
-                let default = self.config.file.files.quota;
-                let some = bytes.is_some() || files.is_some();
-                let quota = some.then(|| Quota {
-                    bytes: bytes.unwrap_or(default.bytes),
-                    files: files.unwrap_or(default.files),
-                });
-                Ask::Quota { space, quota }
-            }
-        };
-        self.operate_files(&wish).map(|_| Reply::Done)
+    /// Has a space.
+    pub(super) fn add_space(&self, new: &NewSpace) -> Result<(), CommandError> {
+        let (name, owner) = (named(&new.name)?, new.owner.clone());
+        self.operate_files(&Ask::Space { name, owner }).map(drop)
+    }
+
+    /// Lets somebody reach a space.
+    pub(super) fn grant_space(&self, space: &str, grant: &FileGrant) -> Result<(), CommandError> {
+        let right = if grant.write { Right::Write } else { Right::Read };
+        let grant = Grant { to: named(&grant.to)?, path: named(&grant.path)?, right };
+        self.operate_files(&Ask::Grant { space: named(space)?, grant }).map(drop)
+    }
+
+    /// Takes that back.
+    pub(super) fn revoke_space(&self, space: &str, what: &FileRevoke) -> Result<(), CommandError> {
+        let (to, path) = (named(&what.from)?, named(&what.path)?);
+        self.operate_files(&Ask::Revoke { space: named(space)?, to, path }).map(drop)
+    }
+
+    /// Bounds a space; without bounds, as the host file bounds all.
+    pub(super) fn bound_space(&self, space: &str, by: &SpaceBounds) -> Result<(), CommandError> {
+        let default = self.config.file.files.quota;
+        let some = by.bytes.is_some() || by.files.is_some();
+        let quota = some.then(|| Quota {
+            bytes: by.bytes.unwrap_or(default.bytes),
+            files: by.files.unwrap_or(default.files),
+        });
+        self.operate_files(&Ask::Quota { space: named(space)?, quota }).map(drop)
     }
 
     fn operate_files(&self, wish: &Ask) -> Result<Answer, CommandError> {
@@ -267,10 +276,10 @@ impl Shared {
             } else {
                 "no pool of this host has `files = true`"
             };
-            return Err(CommandError::Pool(why.to_owned()));
+            return Err(CommandError::Refused(why.to_owned()));
         };
         match ask(link, wish, &[], COUNT) {
-            Ok(Answer::Refused { reason }) => Err(CommandError::Pool(reason)),
+            Ok(Answer::Refused { reason }) => Err(CommandError::Refused(reason)),
             Ok(answer) => Ok(answer),
             Err(error) => {
                 let why = format!("the file manager does not answer: {error}");
@@ -279,14 +288,17 @@ impl Shared {
                 if let Some(running) = &self.files.state().manager {
                     running.kill();
                 }
-                Err(CommandError::Pool(why))
+                Err(CommandError::Refused(why))
             }
         }
     }
 
-    fn list_spaces(&self, only: Option<&SpaceName>) -> Result<Reply, CommandError> {
+    /// Spaces, or one and what it holds.
+    pub(super) fn list_spaces(&self, only: Option<&str>) -> Result<FileSpaces, CommandError> {
+        let only = only.map(named::<SpaceName>).transpose()?;
+        let only = only.as_ref();
         let table = AccessTable::load(&self.dir.access_table())
-            .map_err(|error| CommandError::Pool(in_full(&error)))?;
+            .map_err(|error| CommandError::Refused(in_full(&error)))?;
         let default = self.config.file.files.quota;
         let listed = table.spaces().filter(|(name, _)| only.is_none_or(|only| only == *name));
         let mut left = MOST_LISTED;
@@ -305,22 +317,27 @@ impl Shared {
                 (space.bytes, space.files) = (Some(bytes), Some(files));
             }
         } else if let Some(name) = only {
-            return Err(CommandError::Pool(format!("there is no space {name}")));
+            return Err(CommandError::Missing(format!("there is no space {name}")));
         }
         let more = only.is_none() && table.spaces().count() > spaces.len();
-        Ok(Reply::Files { spaces, more })
+        Ok(FileSpaces { spaces, more })
     }
+}
+
+/// A name that an operator wrote.
+pub(super) fn named<T: FromStr<Err: Display>>(text: &str) -> Result<T, CommandError> {
+    text.parse().map_err(|error: T::Err| CommandError::Invalid(error.to_string()))
 }
 
 fn described(name: &SpaceName, entry: &SpaceEntry, default: Quota) -> FileSpace {
     let quota = entry.quota.unwrap_or(default);
     let grant = |grant: &Grant| FileGrant {
-        to: grant.to.clone(),
-        path: grant.path.clone(),
+        to: grant.to.to_string(),
+        path: grant.path.to_string(),
         write: grant.right == Right::Write,
     };
     FileSpace {
-        name: name.clone(),
+        name: name.to_string(),
         owner: entry.owner.as_ref().map(ToString::to_string),
         most_bytes: quota.bytes,
         most_files: quota.files,

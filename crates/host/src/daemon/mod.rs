@@ -1,7 +1,7 @@
 //! The host: owns main storage, answers clients, keeps workers.
 //!
 //! ```text
-//! mod        Host: life cycle, the control socket
+//! mod        Host: life cycle
 //! open       what is there when a host begins: journal, keeper, workers
 //! recovery   what becomes of it; pure
 //! resume     goes on with it
@@ -16,8 +16,7 @@
 //! database   and which has whose database
 //! process    one worker process and what it reports
 //! records    partitions as the journal holds them
-//! serve      one client's connection
-//! station    what operators see and do by HTTP
+//! station    what operators see and do
 //! ```
 //!
 //! Invariant: a partition is under at most one command at a time
@@ -38,20 +37,17 @@ mod records;
 mod recovery;
 mod resize;
 mod resume;
-mod serve;
 mod station;
 mod telemetry;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use identity::{AuditLog, Flush, Signer};
 use main_storage::PartitionName;
@@ -74,9 +70,6 @@ use station::Telling;
 use telemetry::Telemetry;
 
 pub use open::{Leftover, clean_up, images_in_use};
-
-/// Clients at once; the next is told to come again.
-const MAX_CLIENTS: usize = 128;
 
 /// Files of a guest image, as a worker needs them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,20 +127,15 @@ pub enum HostError {
     /// Main storage could not be had.
     #[error("{0}")]
     Storage(String),
-    /// The control socket could not be made.
-    #[error("cannot listen on {path}: {source}")]
-    Socket {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
     /// The signing key or the audit log cannot be used.
     #[error("{0}")]
     Identity(String),
     /// The operator's interface could not be started.
     #[error("the operator's interface: {0}")]
     Api(String),
+    /// Traces cannot be sent.
+    #[error("traces: {0}")]
+    Telemetry(String),
     /// The gateway could not be started.
     #[error("the gateway: {0}")]
     Gateway(String),
@@ -174,11 +162,10 @@ pub struct Host {
     inputs: Receiver<Input>,
     /// Where their users come in, until it is dropped.
     gateway: Option<gateway::Running>,
-    /// Where its operators come in by HTTP.
+    /// Where its operators come in.
     api: operator_api::Running,
     /// What is done with each partition first.
     next: Vec<(PartitionName, Next)>,
-    listener: UnixListener,
     /// Ends [`Host::run`] when something arrives.
     stop: UnixStream,
     // Last, so that the directory is free only when nothing uses it any more.
@@ -197,7 +184,6 @@ struct Shared {
     board: Mutex<Board>,
     /// Something on the board has changed.
     changed: Condvar,
-    clients: AtomicUsize,
     stopper: UnixStream,
     pools: Pools,
     files: Files,
@@ -272,7 +258,7 @@ pub fn online_cpus() -> Result<Vec<usize>, HostError> {
 
 impl Host {
     /// Takes the state directory, takes over what an earlier host left there
-    /// or makes main storage, and listens for clients. Nothing is done to any
+    /// or makes main storage, and listens for operators. Nothing is done to any
     /// guest before [`Host::run`].
     ///
     /// # Errors
@@ -283,7 +269,6 @@ impl Host {
         let lock = dir.lock()?;
         let Opened { journal, storage, keeper, board, next } =
             open::open(&config.file, &dir, &lock)?;
-        let listener = listen(dir.control_socket())?;
         let system = |what| move |source| HostError::System { what, source };
         let (stop, stopper) = UnixStream::pair().map_err(system("a pair of sockets"))?;
         stopper.set_nonblocking(true).map_err(system("a pair of sockets"))?;
@@ -295,10 +280,8 @@ impl Host {
         }
         let (pools, inputs) = Pools::new();
         let (signer, audit_log) = identities(&dir, &config.file.gateway.issuer)?;
-        let telemetry = Telemetry::start(config.file.telemetry.clone()).unwrap_or_else(|error| {
-            tracing::warn!(%error, "there is no thread for traces; there are none");
-            Telemetry::default()
-        });
+        let telemetry = Telemetry::start(config.file.telemetry.clone());
+        let telemetry = telemetry.map_err(HostError::Telemetry)?;
         let shared = Arc::new(Shared {
             config,
             dir,
@@ -308,7 +291,6 @@ impl Host {
             online,
             board: Mutex::new(board),
             changed: Condvar::new(),
-            clients: AtomicUsize::new(0),
             stopper,
             pools,
             files: Files::default(),
@@ -327,23 +309,25 @@ impl Host {
             Some(pools::gateway::start(&shared).map_err(HostError::Gateway)?)
         };
         let api = station::start(&shared).map_err(HostError::Api)?;
-        Ok(Self { shared, keeper, next, inputs, gateway, api, listener, stop, _lock: lock })
+        Ok(Self { shared, keeper, next, inputs, gateway, api, stop, _lock: lock })
     }
 
     /// Goes on with what was taken over, starts the partitions that start with
-    /// the host and answers clients until SIGINT, SIGTERM or
-    /// [`Request::Down`](crate::control::Request::Down); then ends every
-    /// partition.
+    /// the host, and lives until SIGINT, SIGTERM or an operator ends it; then ends
+    /// every partition. Connections of operators stay open until the process ends,
+    /// which is how they know.
     ///
     /// # Errors
-    /// [`HostError::System`] when it can wait for clients no more.
+    /// [`HostError::System`] when it cannot wait.
     pub fn run(mut self) -> Result<(), HostError> {
         let shared = Arc::clone(&self.shared);
         for (name, next) in std::mem::take(&mut self.next) {
             shared.resume(&name, next);
         }
         shared.await_pools();
-        let (listener, stop, inputs) = (&self.listener, &self.stop, self.inputs);
+        shared.board().begun = true;
+        shared.changed.notify_all();
+        let (stop, inputs) = (&self.stop, self.inputs);
         let gateway = self.gateway.take();
         let result = std::thread::scope(|scope| {
             let keeper = &mut self.keeper;
@@ -352,7 +336,7 @@ impl Host {
             scope.spawn(|| shared.keep_files());
             scope.spawn(|| shared.keep_database());
             scope.spawn(|| shared.keep_telling());
-            let result = accept_clients(&shared, listener, stop);
+            let result = await_stop(stop);
             tracing::info!("ending: every guest is asked to power off");
             drop(gateway);
             shared.pools.tell(Input::End);
@@ -366,9 +350,9 @@ impl Host {
             }
             result
         });
-        drop(self.api);
+        self.api.leave();
         let dir = &self.shared.dir;
-        for path in [dir.journal(), dir.keeper_socket(), dir.control_socket()] {
+        for path in [dir.journal(), dir.keeper_socket()] {
             let _ = std::fs::remove_file(path);
         }
         tracing::info!("ended");
@@ -376,67 +360,19 @@ impl Host {
     }
 }
 
-fn accept_clients(
-    shared: &Arc<Shared>,
-    listener: &UnixListener,
-    stop: &UnixStream,
-) -> Result<(), HostError> {
+/// Waits until somebody says that the host is to end.
+fn await_stop(stop: &UnixStream) -> Result<(), HostError> {
     loop {
-        let mut waited = [
-            PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
-        ];
-        match poll(&mut waited, None) {
-            Err(rustix::io::Errno::INTR) => continue,
+        match poll(&mut [PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)], None) {
+            Err(rustix::io::Errno::INTR) => {}
             Err(error) => {
                 let source = error.into();
-                return Err(HostError::System { what: "to wait for clients", source });
+                return Err(HostError::System { what: "to wait for its end", source });
             }
-            Ok(_) => {}
-        }
-        if !waited[0].revents().is_empty() {
-            let _ = (&*stop).read(&mut [0; 16]);
-            return Ok(());
-        }
-        match listener.accept() {
-            Ok((client, _)) => admit(shared, client),
-            Err(error) => {
-                tracing::warn!(%error, "a client could not be accepted");
-                // Out of file descriptors, most likely: not in a busy loop.
-                std::thread::sleep(Duration::from_millis(100));
+            Ok(_) => {
+                let _ = (&*stop).read(&mut [0; 16]);
+                return Ok(());
             }
         }
     }
-}
-
-fn admit(shared: &Arc<Shared>, client: UnixStream) {
-    let place = ClientPlace(Arc::clone(shared));
-    if shared.clients.fetch_add(1, Ordering::Relaxed) >= MAX_CLIENTS {
-        serve::turn_away(&client);
-        return;
-    }
-    let thread = std::thread::Builder::new().name("client".into());
-    if let Err(error) = thread.spawn(move || serve::serve(&place.0, client)) {
-        tracing::warn!(%error, "no thread for a client");
-    }
-}
-/// Counts one client; dropped when its connection is done with.
-struct ClientPlace(Arc<Shared>);
-
-impl Drop for ClientPlace {
-    fn drop(&mut self) {
-        self.0.clients.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-fn listen(path: PathBuf) -> Result<UnixListener, HostError> {
-    // We hold the lock, so whatever is there is a dead host's.
-    let _ = std::fs::remove_file(&path);
-    let listener = UnixListener::bind(&path).and_then(|listener| {
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-        // A client may leave between poll and accept.
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    listener.map_err(|source| HostError::Socket { path, source })
 }

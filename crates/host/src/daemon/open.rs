@@ -260,7 +260,7 @@ pub fn clean_up(
         }
     }
     end_keeper_of(dir)?;
-    for path in [dir.journal(), dir.keeper_socket(), dir.control_socket(), dir.api_socket()] {
+    for path in [dir.journal(), dir.keeper_socket(), dir.api_socket()] {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

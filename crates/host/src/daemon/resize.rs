@@ -4,16 +4,15 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, PoisonError};
 
 use main_storage::{CompactPlan, PartitionName, Refusal, ResizePlan, StorageMap, StorageRange};
+use operator_api::NewSize;
 
 use super::Shared;
 use super::board::{Busy, Command, CommandError};
 use super::process::{Process, files};
-use crate::control::{
-    CompactOutcome, MoveMode, MoveOutcome, NewSize, Plan, Relocated, Reply, ResizeOutcome,
-};
 use crate::in_full;
 use crate::journal::CommandRecord;
-use crate::link::{Order, Report, ResizeReport};
+use crate::link::{MoveMode, Order, Report, ResizeReport};
+use crate::outcomes::{CompactOutcome, MoveOutcome, Plan, Relocated, ResizeOutcome, Said};
 
 /// What `expand` and `shrink` ask for.
 pub(super) struct Wanted<'a> {
@@ -30,7 +29,7 @@ impl Shared {
         self: &Arc<Self>,
         wanted: &Wanted<'_>,
         left: &dyn Fn() -> bool,
-        hear: &mut dyn FnMut(&Reply),
+        hear: &mut dyn FnMut(&Said),
     ) -> Result<ResizeOutcome, CommandError> {
         let name = self.board().find(wanted.name)?;
         let (map, busy) = self.to_plan_on();
@@ -39,7 +38,7 @@ impl Shared {
             Ok(size) => size,
             Err(reason) => return Ok(stayed(reason, &[], Vec::new())),
         };
-        let room = if wanted.make_room {
+        let room = if wanted.make_room && size > from {
             map.plan_make_room(&name, size, &busy).map(Some)
         } else {
             map.plan_resize(&name, size).map(|_| None)
@@ -200,7 +199,7 @@ impl Shared {
         free: Option<u64>,
         dry_run: bool,
         left: &dyn Fn() -> bool,
-        hear: &mut dyn FnMut(&Reply),
+        hear: &mut dyn FnMut(&Said),
     ) -> CompactOutcome {
         // Planning may take long, so not with the board's lock: each move is
         // asked for again when its time has come.
@@ -215,7 +214,7 @@ impl Shared {
         if dry_run {
             return CompactOutcome::WouldCompact { plan };
         }
-        hear(&Reply::Plan(plan.clone()));
+        hear(&Said::Plan(plan.clone()));
         let (moved, stopped) = self.carry_out(&plan.moves, left, hear);
         match stopped {
             None => CompactOutcome::Compacted { plan },
@@ -238,7 +237,7 @@ impl Shared {
         self: &Arc<Self>,
         moves: &[Relocated],
         left: &dyn Fn() -> bool,
-        hear: &mut dyn FnMut(&Reply),
+        hear: &mut dyn FnMut(&Said),
     ) -> (Vec<Relocated>, Option<String>) {
         let mut done = Vec::new();
         for (index, one) in moves.iter().enumerate() {
@@ -254,7 +253,7 @@ impl Shared {
                 main_storage::Size(one.from),
                 main_storage::Size(one.to)
             );
-            hear(&Reply::Note { text });
+            hear(&Said::Note(text));
             let result = self.relocate(&one.name, (one.to, MoveMode::Live), false, hear);
             let stopped = match result {
                 Ok(MoveOutcome::Moved { .. }) => None,
@@ -283,7 +282,8 @@ fn new_size(size: NewSize, from: u64) -> Result<u64, String> {
         NewSize::DownTo(size) if size >= from => {
             Err(format!("it has only {now}; `berth expand` makes it larger"))
         }
-        NewSize::UpTo(size) | NewSize::DownTo(size) => Ok(size),
+        NewSize::Exactly(size) if size == from => Err(format!("it has {now} already")),
+        NewSize::UpTo(size) | NewSize::DownTo(size) | NewSize::Exactly(size) => Ok(size),
     }
 }
 

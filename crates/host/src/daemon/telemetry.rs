@@ -3,10 +3,15 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::host_file::Collector;
@@ -74,12 +79,14 @@ impl Trace {
 }
 
 impl Telemetry {
-    /// Sends spans to `collector`, if there is one.
-    pub(super) fn start(collector: Option<Collector>) -> io::Result<Self> {
+    /// Sends spans to `collector`, if there is one. Says why that cannot be.
+    pub(super) fn start(collector: Option<Collector>) -> Result<Self, String> {
         let Some(collector) = collector else { return Ok(Self::default()) };
+        let tls = collector.authority.as_deref().map(trusting).transpose()?;
         let (sender, waiting) = sync_channel(WAITING);
         let thread = std::thread::Builder::new().name("telemetry".into());
-        thread.spawn(move || send_all(&collector, &waiting))?;
+        let started = thread.spawn(move || send_all(&collector, tls.as_ref(), &waiting));
+        started.map_err(|error| format!("there is no thread for it: {error}"))?;
         Ok(Self { sender: Some(sender), lost: AtomicU64::new(0) })
     }
 
@@ -123,13 +130,33 @@ impl Telemetry {
     }
 }
 
-fn send_all(collector: &Collector, waiting: &Receiver<Span>) {
+/// Trusts whom the certificates of a PEM file vouch for.
+fn trusting(authority: &Path) -> Result<Arc<ClientConfig>, String> {
+    let about = |what: String| format!("{}: {what}", authority.display());
+    let pem = std::fs::read(authority).map_err(|error| about(error.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|_| about("it is not in PEM form".to_owned()))?;
+        // Of the many that a system trusts, one may be too old to be understood.
+        let _ = roots.add(certificate);
+    }
+    if roots.is_empty() {
+        return Err(about("it has no certificate that could be trusted".to_owned()));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider);
+    let config = config.with_safe_default_protocol_versions();
+    let config = config.map_err(|error| error.to_string())?;
+    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+}
+
+fn send_all(collector: &Collector, tls: Option<&Arc<ClientConfig>>, waiting: &Receiver<Span>) {
     let mut away = false;
     while let Ok(first) = waiting.recv() {
         std::thread::sleep(PAUSE);
         let spans: Vec<_> =
             std::iter::once(first).chain(waiting.try_iter().take(AT_ONCE - 1)).collect();
-        let sent = post(collector, &body(&spans));
+        let sent = post(collector, tls, &body(&spans));
         match (&sent, away) {
             (Err(error), false) => {
                 let Collector { host, port, .. } = collector;
@@ -178,13 +205,27 @@ fn body(spans: &[Span]) -> String {
     .to_string()
 }
 
-fn post(collector: &Collector, body: &str) -> io::Result<()> {
-    let Collector { host, port, path } = collector;
+fn post(collector: &Collector, tls: Option<&Arc<ClientConfig>>, body: &str) -> io::Result<()> {
+    let Collector { host, port, .. } = collector;
     let address = (host.as_str(), *port).to_socket_addrs()?.next();
     let address = address.ok_or_else(|| io::Error::other("its name has no address"))?;
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    match tls {
+        None => exchange(stream, collector, body),
+        Some(config) => {
+            let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+            let connection = ClientConnection::new(Arc::clone(config), name);
+            let connection = connection.map_err(io::Error::other)?;
+            exchange(StreamOwned::new(connection, stream), collector, body)
+        }
+    }
+}
+
+/// One request and its answer.
+fn exchange(mut stream: impl Read + Write, collector: &Collector, body: &str) -> io::Result<()> {
+    let Collector { host, port, path, .. } = collector;
     let named = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: {named}:{port}\r\nContent-Type: application/json\r\n\
@@ -232,6 +273,48 @@ mod tests {
     }
 
     #[test]
+    fn a_collector_by_tls_is_one_that_the_authority_vouches_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            gateway::tls::load_or_make_as(dir.path(), name, &["127.0.0.1".to_owned()], None)
+        };
+        let (server, _) = (make("collector").unwrap(), make("other").unwrap());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heard = std::thread::spawn(move || {
+            let mut heard = Vec::new();
+            for _ in 0..2 {
+                let (stream, _) = listener.accept().unwrap();
+                let connection = rustls::ServerConnection::new(Arc::clone(&server)).unwrap();
+                let mut stream = StreamOwned::new(connection, stream);
+                let mut said = Vec::new();
+                while !said.ends_with(b"spans") {
+                    let mut part = [0; 512];
+                    let Ok(count) = stream.read(&mut part) else { break };
+                    said.extend_from_slice(&part[..count]);
+                }
+                let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
+                heard.push(String::from_utf8(said).unwrap());
+            }
+            heard
+        });
+        let ask = |authority: &str| {
+            let authority = dir.path().join(authority);
+            let tls = trusting(&authority).unwrap();
+            let (host, path) = ("127.0.0.1".into(), "/v1/traces".into());
+            let collector = Collector { host, port, path, authority: Some(authority) };
+            post(&collector, Some(&tls), "spans")
+        };
+        assert!(ask("other.crt").is_err());
+        ask("collector.crt").unwrap();
+        let heard = heard.join().unwrap();
+        assert_eq!(heard[0], "");
+        assert!(heard[1].starts_with("POST /v1/traces HTTP/1.1\r\n"), "{heard:?}");
+        assert!(trusting(&dir.path().join("collector.key")).is_err());
+        assert!(trusting(&dir.path().join("none")).is_err());
+    }
+
+    #[test]
     fn without_a_collector_there_are_no_traces() {
         assert!(Telemetry::start(None).unwrap().trace().is_none());
     }
@@ -240,7 +323,8 @@ mod tests {
     fn a_collector_that_is_away_costs_nobody_time() {
         // A port that nobody listens on.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let collector = Collector { host: "127.0.0.1".into(), port, path: "/".into() };
+        let (host, path) = ("127.0.0.1".into(), "/".into());
+        let collector = Collector { host, port, path, authority: None };
         let telemetry = Telemetry::start(Some(collector)).unwrap();
         for _ in 0..3 * WAITING {
             let ids = telemetry.trace().unwrap();

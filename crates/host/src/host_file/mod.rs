@@ -244,6 +244,9 @@ impl HostFile {
         for path in server.into_iter().flatten().flatten() {
             *path = dir.join(&*path);
         }
+        if let Some(authority) = file.telemetry.as_mut().and_then(|one| one.authority.as_mut()) {
+            *authority = dir.join(&*authority);
+        }
         let GatewaySpec { certificate, key, users, jwks, .. } = &mut file.gateway;
         let api = file.api.files();
         for path in [certificate, key, users, jwks].into_iter().flatten().chain(api) {

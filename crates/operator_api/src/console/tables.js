@@ -63,11 +63,12 @@ export class Operations {
   }
 
   render(state) {
-    const all = [...state.operations.values()];
+    // Waiting changes nothing.
+    const all = [...state.operations.values()].filter((one) => one.command.command !== "await");
     this.tell(all);
     const shown = all.slice(-SHOWN).reverse();
     keep(this.root, shown.length ? shown : [{ id: "none" }], (one) => one.id,
-      (one) => one.id === "none" ? h("li", { class: "none" }, "Nothing has been done by HTTP yet.") : make(one),
+      (one) => one.id === "none" ? h("li", { class: "none" }, "Nothing has been done yet.") : make(one),
       (element, one) => one.id !== "none" && this.update(element, one));
   }
 

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::{DatabaseLogin, FileGrant, FileRevoke, NewSpace, SpaceBounds};
+
 /// A change, as an operation keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "command", rename_all = "snake_case")]
@@ -56,8 +58,10 @@ pub enum Command {
     Expand {
         /// The partition.
         name: String,
-        /// Its new size.
-        to: u64,
+        /// Its new size; or else `by` says how much more.
+        to: Option<u64>,
+        /// How much more.
+        by: Option<u64>,
         /// Move neighbours out of the way first.
         make_room: bool,
     },
@@ -87,11 +91,55 @@ pub enum Command {
         /// Machines that there can be.
         max: u16,
     },
+    /// Have a space for users' files.
+    FilesAdd {
+        /// Which.
+        space: NewSpace,
+    },
+    /// Let somebody reach a space of users' files.
+    FilesGrant {
+        /// The space.
+        space: String,
+        /// Who, and what of it.
+        grant: FileGrant,
+    },
+    /// Take that back.
+    FilesRevoke {
+        /// The space.
+        space: String,
+        /// From whom, and what of it.
+        revoke: FileRevoke,
+    },
+    /// Bound a space of users' files.
+    FilesQuota {
+        /// The space.
+        space: String,
+        /// By what.
+        bounds: SpaceBounds,
+    },
+    /// Give somebody a login to a database, in the place of what they had.
+    DatabaseGrant {
+        /// To whom, as what.
+        login: DatabaseLogin,
+    },
+    /// Take it back.
+    DatabaseRevoke {
+        /// From whom: `user:ID` or `group:NAME`.
+        from: String,
+    },
+    /// Wait until every partition that starts with the host serves commands.
+    Await,
     /// End every partition, then the host.
     Down,
 }
 
 impl Command {
+    /// Whether it ends early when it is cancelled.
+    #[must_use]
+    pub const fn can_be_cancelled(&self) -> bool {
+        matches!(self, Self::Expand { .. } | Self::Compact { .. } | Self::Await)
+    }
+
     /// What it is called in metrics.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
@@ -108,6 +156,13 @@ impl Command {
             Self::Compact { .. } => "compact",
             Self::PoolResume { .. } => "pool_resume",
             Self::PoolResize { .. } => "pool_resize",
+            Self::FilesAdd { .. } => "files_add",
+            Self::FilesGrant { .. } => "files_grant",
+            Self::FilesRevoke { .. } => "files_revoke",
+            Self::FilesQuota { .. } => "files_quota",
+            Self::DatabaseGrant { .. } => "database_grant",
+            Self::DatabaseRevoke { .. } => "database_revoke",
+            Self::Await => "await",
             Self::Down => "down",
         }
     }
@@ -191,12 +246,14 @@ pub struct Exchange {
     pub b: String,
 }
 
-/// How large a partition should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// How large a partition should be: either `to` or `by`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Expand {
     /// Its new size, which is more than now.
-    pub to: u64,
+    pub to: Option<u64>,
+    /// How much more.
+    pub by: Option<u64>,
     /// Move neighbours out of the way first.
     #[serde(default)]
     pub make_room: bool,

@@ -163,6 +163,13 @@ pub struct PoolMember {
     pub put_back_times: u64,
     /// Microseconds that the last time took.
     pub put_back_micros: Option<u64>,
+    /// Bytes that were put back then, those that are zero again included.
+    pub put_back_bytes: Option<u64>,
+    /// Microseconds that it had taken in the conversation before that, from its
+    /// waking to its program's first output. The rest of what its user waited for was
+    /// the host's part.
+    #[serde(default)]
+    pub first_output_micros: Option<u64>,
 }
 
 /// What a machine of a pool is doing.

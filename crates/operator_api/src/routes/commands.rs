@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 
-use super::operations::{Begun, begin};
-use super::wait::Wait;
+use super::how::{How, Wait};
+use super::operations::begin;
 use crate::access::Principal;
-use crate::extract::{Json, Nothing, Path, Query};
+use crate::extract::{Json, Nothing, Path};
 use crate::model::{
     Command, Compact, Exchange, Expand, NewPartition, Operation, PoolBounds, Relocate, Shrink, Stop,
 };
@@ -28,9 +29,9 @@ const MAX_NAME: usize = 63;
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     by: Principal,
-    Query(wait): Query<Wait>,
+    how: How,
     Json(new): Json<NewPartition>,
-) -> Result<Begun, Problem> {
+) -> Result<Response, Problem> {
     let invalid = |what| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", what);
     if !(1..=MAX_VCPUS).contains(&new.vcpus) {
         return Err(invalid(format!("a partition has 1 to {MAX_VCPUS} vCPUs, not {}", new.vcpus)));
@@ -38,7 +39,7 @@ pub(super) async fn create(
     if new.name.is_empty() || new.name.len() > MAX_NAME {
         return Err(invalid(format!("a partition's name has 1 to {MAX_NAME} letters")));
     }
-    begin(&app, Command::Create { partition: new }, &by, wait).await
+    begin(&app, Command::Create { partition: new }, &by, how).await
 }
 
 /// Delete a partition that does not run, with its data disk
@@ -49,11 +50,11 @@ pub(super) async fn delete(
     State(app): State<Arc<App>>,
     by: Principal,
     Path(name): Path<String>,
-    Query(wait): Query<Wait>,
+    how: How,
     Json(Nothing {}): Json<Nothing>,
-) -> Result<Begun, Problem> {
+) -> Result<Response, Problem> {
     app.check_partition(&name).await?;
-    begin(&app, Command::Delete { name }, &by, wait).await
+    begin(&app, Command::Delete { name }, &by, how).await
 }
 
 /// Start a partition
@@ -64,11 +65,11 @@ pub(super) async fn start(
     State(app): State<Arc<App>>,
     by: Principal,
     Path(name): Path<String>,
-    Query(wait): Query<Wait>,
+    how: How,
     Json(Nothing {}): Json<Nothing>,
-) -> Result<Begun, Problem> {
+) -> Result<Response, Problem> {
     app.check_partition(&name).await?;
-    begin(&app, Command::Start { name }, &by, wait).await
+    begin(&app, Command::Start { name }, &by, how).await
 }
 
 /// Stop a partition; its range stays reserved for it
@@ -79,11 +80,11 @@ pub(super) async fn stop(
     State(app): State<Arc<App>>,
     by: Principal,
     Path(name): Path<String>,
-    Query(wait): Query<Wait>,
+    how: How,
     Json(Stop { now }): Json<Stop>,
-) -> Result<Begun, Problem> {
+) -> Result<Response, Problem> {
     app.check_partition(&name).await?;
-    begin(&app, Command::Stop { name, now }, &by, wait).await
+    begin(&app, Command::Stop { name, now }, &by, how).await
 }
 
 /// Stop a partition and start it anew
@@ -94,11 +95,11 @@ pub(super) async fn restart(
     State(app): State<Arc<App>>,
     by: Principal,
     Path(name): Path<String>,
-    Query(wait): Query<Wait>,
+    how: How,
     Json(Stop { now }): Json<Stop>,
-) -> Result<Begun, Problem> {
+) -> Result<Response, Problem> {
     app.check_partition(&name).await?;
-    begin(&app, Command::Restart { name, now }, &by, wait).await
+    begin(&app, Command::Restart { name, now }, &by, how).await
 }
 
 /// Move a partition to another origin while its guest runs
@@ -109,11 +110,11 @@ pub(super) async fn relocate(
     State(app): State<Arc<App>>,
     by: Principal,
     Path(name): Path<String>,
-    Query(wait): Query<Wait>,
+    how: How,
     Json(Relocate { to, mode }): Json<Relocate>,
-) -> Result<Begun, Problem> {
+) -> Result<Response, Problem> {
     app.check_partition(&name).await?;
-    begin(&app, Command::Move { name, to, mode }, &by, wait).await
+    begin(&app, Command::Move { name, to, mode }, &by, how).await
 }
 
 /// Give a partition more storage while its guest runs
@@ -124,11 +125,15 @@ pub(super) async fn expand(
     State(app): State<Arc<App>>,
     by: Principal,
     Path(name): Path<String>,
-    Query(wait): Query<Wait>,
-    Json(Expand { to, make_room }): Json<Expand>,
-) -> Result<Begun, Problem> {
+    how: How,
+    Json(Expand { to, by: more, make_room }): Json<Expand>,
+) -> Result<Response, Problem> {
+    if to.is_some() == more.is_some() {
+        let what = "say either its new size, `to`, or how much more, `by`";
+        return Err(Problem::new(StatusCode::CONFLICT, "conflict", what));
+    }
     app.check_partition(&name).await?;
-    begin(&app, Command::Expand { name, to, make_room }, &by, wait).await
+    begin(&app, Command::Expand { name, to, by: more, make_room }, &by, how).await
 }
 
 /// Take storage from a partition while its guest runs
@@ -139,11 +144,11 @@ pub(super) async fn shrink(
     State(app): State<Arc<App>>,
     by: Principal,
     Path(name): Path<String>,
-    Query(wait): Query<Wait>,
+    how: How,
     Json(Shrink { to }): Json<Shrink>,
-) -> Result<Begun, Problem> {
+) -> Result<Response, Problem> {
     app.check_partition(&name).await?;
-    begin(&app, Command::Shrink { name, to }, &by, wait).await
+    begin(&app, Command::Shrink { name, to }, &by, how).await
 }
 
 /// Let two partitions change places
@@ -153,12 +158,12 @@ pub(super) async fn shrink(
 pub(super) async fn exchange(
     State(app): State<Arc<App>>,
     by: Principal,
-    Query(wait): Query<Wait>,
+    how: How,
     Json(Exchange { a, b }): Json<Exchange>,
-) -> Result<Begun, Problem> {
+) -> Result<Response, Problem> {
     app.check_partition(&a).await?;
     app.check_partition(&b).await?;
-    begin(&app, Command::Exchange { a, b }, &by, wait).await
+    begin(&app, Command::Exchange { a, b }, &by, how).await
 }
 
 /// Move partitions together so that there is one free range
@@ -168,10 +173,10 @@ pub(super) async fn exchange(
 pub(super) async fn compact(
     State(app): State<Arc<App>>,
     by: Principal,
-    Query(wait): Query<Wait>,
+    how: How,
     Json(Compact { free }): Json<Compact>,
-) -> Result<Begun, Problem> {
-    begin(&app, Command::Compact { free }, &by, wait).await
+) -> Result<Response, Problem> {
+    begin(&app, Command::Compact { free }, &by, how).await
 }
 
 /// Let a pool that gave up building machines try again
@@ -182,11 +187,11 @@ pub(super) async fn pool_resume(
     State(app): State<Arc<App>>,
     by: Principal,
     Path(name): Path<String>,
-    Query(wait): Query<Wait>,
+    how: How,
     Json(Nothing {}): Json<Nothing>,
-) -> Result<Begun, Problem> {
+) -> Result<Response, Problem> {
     app.check_pool(&name)?;
-    begin(&app, Command::PoolResume { name }, &by, wait).await
+    begin(&app, Command::PoolResume { name }, &by, how).await
 }
 
 /// Keep more or fewer machines ready
@@ -197,11 +202,26 @@ pub(super) async fn pool_resize(
     State(app): State<Arc<App>>,
     by: Principal,
     Path(name): Path<String>,
-    Query(wait): Query<Wait>,
+    how: How,
     Json(PoolBounds { min, max }): Json<PoolBounds>,
-) -> Result<Begun, Problem> {
+) -> Result<Response, Problem> {
     app.check_pool(&name)?;
-    begin(&app, Command::PoolResize { name, min, max }, &by, wait).await
+    begin(&app, Command::PoolResize { name, min, max }, &by, how).await
+}
+
+/// Wait until every partition that starts with the host serves commands
+///
+/// It fails as soon as one of them has.
+#[utoipa::path(post, path = "/v1/await", tag = "operate", security(("token" = [])),
+    params(Wait),
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "It has ended")))]
+pub(super) async fn wait_up(
+    State(app): State<Arc<App>>,
+    by: Principal,
+    how: How,
+    Json(Nothing {}): Json<Nothing>,
+) -> Result<Response, Problem> {
+    begin(&app, Command::Await, &by, how).await
 }
 
 /// End every partition, then the host
@@ -211,8 +231,8 @@ pub(super) async fn pool_resize(
 pub(super) async fn down(
     State(app): State<Arc<App>>,
     by: Principal,
-    Query(wait): Query<Wait>,
+    how: How,
     Json(Nothing {}): Json<Nothing>,
-) -> Result<Begun, Problem> {
-    begin(&app, Command::Down, &by, wait).await
+) -> Result<Response, Problem> {
+    begin(&app, Command::Down, &by, how).await
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{Stream, unfold};
@@ -15,6 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
 use utoipa::ToSchema;
 
+use super::events::unbuffered;
+use super::follow::place;
 use super::operations::blocking;
 use crate::access::Principal;
 use crate::extract::{Json, Path};
@@ -78,18 +80,10 @@ pub(super) async fn console(
     principal: Principal,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    let place = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| {
-        Problem::too_many("as many streams are open as there may be; try again later")
-    })?;
+    let place = place(&app)?;
     let terminal = terminal(&app, name).await?;
     let reader = Reader::new(app, principal, terminal, place);
-    let mut response = Sse::new(stream(reader)).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // For proxies that would otherwise collect events before they pass them on.
-    let buffering = HeaderName::from_static("x-accel-buffering");
-    headers.insert(buffering, HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(unbuffered(Sse::new(stream(reader)).into_response()))
 }
 
 /// Type into a guest's console
@@ -105,7 +99,7 @@ pub(super) async fn keys(
         return Err(Problem::malformed(format!("at most {MOST} bytes are typed at once")));
     }
     let terminal = terminal(&app, name.clone()).await?;
-    let conflict = |what| Problem::new(StatusCode::CONFLICT, "conflict", what);
+    let conflict = |what| Problem::new(StatusCode::CONFLICT, "not-now", what);
     match terminal.type_in(text).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(NotTyped::Over) => {

@@ -13,6 +13,7 @@ use futures_util::stream::{Stream, unfold};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
+use super::follow::place;
 use crate::access::Principal;
 use crate::events::Written;
 use crate::problem::Problem;
@@ -42,18 +43,21 @@ pub(super) async fn events(
     principal: Principal,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let place = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| {
-        Problem::too_many("as many event streams are open as there may be; try again later")
-    })?;
+    let place = place(&app)?;
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let seen = seen.and_then(|id| resumed(&app, id));
     let reader = Reader::new(app, principal, place, seen);
-    let mut response = Sse::new(stream(reader)).into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(unbuffered(Sse::new(stream(reader)).into_response()))
+}
+
+/// A stream that nobody on its way keeps or collects.
+pub(super) fn unbuffered(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // For proxies that would otherwise collect events before they pass them on.
     let buffering = HeaderName::from_static("x-accel-buffering");
-    response.headers_mut().insert(buffering, HeaderValue::from_static("no"));
-    Ok(response)
+    headers.insert(buffering, HeaderValue::from_static("no"));
+    response
 }
 
 /// The number of an event of this run of the host, if it is still kept.
@@ -93,7 +97,8 @@ impl Reader {
             None => {
                 let (number, event) = reader.app.station.everything();
                 let data = serde_json::to_string(&event).unwrap_or_default();
-                let written = Written { number, name: event.name(), data: data.into() };
+                let name = event.name();
+                let written = Written { number, name, operation: None, data: data.into() };
                 reader.take(&written);
             }
         }

@@ -7,9 +7,11 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderName, header};
 
+use super::how::Fresh;
 use super::operations::blocking;
 use crate::extract::{Path, Query};
 use crate::model::{self, AuditPage, AuditQuery, Partition, Pool};
+use crate::operator::Operator;
 use crate::problem::Problem;
 use crate::server::App;
 
@@ -20,11 +22,20 @@ const MAX_SEARCH: usize = 100;
 
 /// Main storage, partitions, pools, and who waits
 #[utoipa::path(get, path = "/v1/status", tag = "look", security(("token" = [])),
+    params(Fresh),
     responses((status = 200, body = model::State)))]
 pub(super) async fn status(
     State(app): State<Arc<App>>,
-) -> ([(HeaderName, &'static str); 1], Bytes) {
-    ([(header::CONTENT_TYPE, "application/json")], app.station.snapshot().json())
+    Query(Fresh { fresh }): Query<Fresh>,
+) -> Result<([(HeaderName, &'static str); 1], Bytes), Problem> {
+    if fresh {
+        let refresh = |operator: &dyn Operator| {
+            operator.refresh();
+            Ok(())
+        };
+        blocking(&app, refresh).await?;
+    }
+    Ok(([(header::CONTENT_TYPE, "application/json")], app.station.snapshot().json()))
 }
 
 /// Every partition, by ascending origin

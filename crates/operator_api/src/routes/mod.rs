@@ -1,15 +1,20 @@
 //! What can be asked. Each route is described where it is written; the
 //! description of the whole interface is made of these.
 
+mod access;
 mod commands;
 mod console;
 mod events;
+mod files;
+mod follow;
+mod how;
 mod look;
 mod operations;
 mod plans;
 mod session;
-mod wait;
+mod ways_in;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -34,7 +39,8 @@ use crate::{console as page, guard};
         title = "Berth",
         description = "The operator's interface of a Berth host. Sizes and places are bytes. \
                        What takes its time is an operation: its answer names a resource that \
-                       tells how far it is. Refusals are problem details (RFC 9457).",
+                       tells how far it is; with `Accept: text/event-stream` it is itself \
+                       every step of it, each an event `operation`. Refusals are problem details (RFC 9457).",
         license(name = "Apache-2.0 OR MIT"),
     ),
     tags(
@@ -45,7 +51,7 @@ use crate::{console as page, guard};
         (name = "identity", description = "Who machines are. Everybody may ask."),
         (name = "operations", description = "Commands that take their time."),
     ),
-    components(schemas(crate::events::Event, console::Shown, Problem)),
+    components(schemas(crate::events::Event, console::Shown, crate::model::RoleName, Problem)),
 )]
 struct Description;
 
@@ -66,6 +72,9 @@ fn viewers() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(plans::exchange))
         .routes(routes!(plans::resize))
         .routes(routes!(plans::compact))
+        .routes(routes!(files::spaces))
+        .routes(routes!(files::space))
+        .routes(routes!(files::logins))
         .routes(routes!(session::whoami))
 }
 
@@ -84,6 +93,10 @@ fn for_operators() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(operations::cancel))
         .routes(routes!(console::console))
         .routes(routes!(console::keys))
+        .routes(routes!(commands::wait_up))
+        .routes(routes!(ways_in::exec))
+        .routes(routes!(ways_in::attach))
+        .routes(routes!(ways_in::last_words))
         .layer(from_fn(operators))
 }
 
@@ -92,6 +105,15 @@ fn for_administrators() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(commands::create))
         .routes(routes!(commands::delete))
         .routes(routes!(commands::down))
+        .routes(routes!(files::add))
+        .routes(routes!(files::grant))
+        .routes(routes!(files::revoke))
+        .routes(routes!(files::quota))
+        .routes(routes!(files::give_login))
+        .routes(routes!(files::take_login))
+        .routes(routes!(access::list, access::make))
+        .routes(routes!(access::revoke))
+        .routes(routes!(access::link))
         .layer(from_fn(administrators))
 }
 
@@ -127,9 +149,23 @@ fn describe_problems(description: &mut utoipa::openapi::OpenApi) {
         let all = [&mut item.get, &mut item.post, &mut item.delete];
         for operation in all.into_iter().flatten() {
             let responses = &mut operation.responses.responses;
-            responses.retain(|status, _| status.starts_with('2'));
+            responses.retain(|status, _| !status.starts_with(['4', '5']));
+            follow_too(responses);
             responses.insert("default".to_owned(), problem());
         }
+    }
+}
+
+/// Whatever begins an operation tells of every step of it, if asked to.
+fn follow_too(responses: &mut BTreeMap<String, RefOr<utoipa::openapi::Response>>) {
+    if !responses.contains_key("202") {
+        return;
+    }
+    if let Some(RefOr::T(ended)) = responses.get_mut("200") {
+        let text = Some(utoipa::openapi::schema::Type::String);
+        let text = text.map(utoipa::openapi::Object::with_type);
+        let content = ContentBuilder::new().schema(text).build();
+        ended.content.insert("text/event-stream".to_owned(), content);
     }
 }
 

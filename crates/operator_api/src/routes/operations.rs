@@ -6,17 +6,20 @@ use std::time::Duration;
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 
-use super::wait::Wait;
+use super::follow::{follow, place};
+use super::how::{How, Wait};
 use crate::access::Principal;
-use crate::extract::{Json, Nothing, Path, Query};
-use crate::model::{Command, Operation, OperationState};
+use crate::extract::{Json, Nothing, Path};
+use crate::model::{Command, Operation, OperationState, Outcome};
 use crate::operator::{Operator, Refusal, Why};
 use crate::problem::Problem;
 use crate::server::App;
+use crate::station::Station;
 
-/// An operation that has begun: 202 while it is under way, and where it is.
-pub(super) type Begun = (StatusCode, [(HeaderName, String); 1], Answer<Operation>);
+/// An operation once: 202 while it is under way, and where it is.
+type Once = (StatusCode, [(HeaderName, String); 1], Answer<Operation>);
 
 /// Asks the host on a thread that may wait.
 pub(super) async fn blocking<T: Send + 'static>(
@@ -35,35 +38,60 @@ pub(super) async fn begin(
     app: &Arc<App>,
     command: Command,
     by: &Principal,
-    wait: Wait,
-) -> Result<Begun, Problem> {
-    let wait = wait.bounded()?;
-    let (operation, progress) = app.station.begin(command, &by.id)?;
+    how: How,
+) -> Result<Response, Problem> {
+    let followed = match how {
+        How::Followed => Some(place(app)?),
+        How::Once(_) => None,
+    };
+    let (operation, seen, progress) = app.station.begin(command, &by.id)?;
     let id = operation.id;
-    tracing::info!(operation = id, by = by.id, command = ?operation.command, "asked by HTTP");
-    let (operator, station) = (Arc::clone(&app.operator), Arc::clone(&app.station));
-    let command = operation.command;
-    tokio::spawn(async move {
-        let told = Arc::clone(&station);
-        let done = tokio::task::spawn_blocking(move || {
-            let done = operator.carry_out(&command, &progress);
-            let result = match &done {
-                Ok(_) => "done",
-                Err(refusal) if refusal.why == Why::Failed => "failed",
-                Err(_) => "refused",
-            };
-            told.metrics.command(command.kind(), result);
-            // Whoever hears of the end finds what it led to.
-            operator.refresh();
-            done.map_err(Problem::from)
-        });
-        let ended = Problem::internal("its thread ended; look at the host's log");
-        station.finish(id, done.await.unwrap_or(Err(ended)));
+    tracing::info!(operation = id, by = by.id, command = ?operation.command, "asked");
+    let followed = followed.map(|place| follow(app, by, &operation, seen, place));
+    let (operator, command) = (Arc::clone(&app.operator), operation.command);
+    let unfinished = Unfinished { station: Arc::clone(&app.station), id };
+    // The thread itself says how it ended: nobody has to be woken for that.
+    tokio::task::spawn_blocking(move || {
+        let done = operator.carry_out(&command, &progress);
+        let result = match &done {
+            Ok(_) => "done",
+            Err(refusal) if refusal.why == Why::Failed => "failed",
+            Err(_) => "refused",
+        };
+        unfinished.station.metrics.command(command.kind(), result);
+        // Whoever hears of the end finds what it led to.
+        operator.refresh_after(&command);
+        unfinished.finish(done.map_err(Problem::from));
     });
-    answer(app, id, wait).await
+    match (followed, how) {
+        (Some(followed), _) => Ok(followed),
+        (None, How::Once(wait)) => answer(app, id, wait).await.map(IntoResponse::into_response),
+        (None, How::Followed) => answer(app, id, None).await.map(IntoResponse::into_response),
+    }
 }
 
-async fn answer(app: &Arc<App>, id: u64, wait: Option<Duration>) -> Result<Begun, Problem> {
+/// An operation that has not ended; dropped, it has failed.
+struct Unfinished {
+    station: Arc<Station>,
+    id: u64,
+}
+
+impl Unfinished {
+    fn finish(self, result: Result<Outcome, Problem>) {
+        self.station.finish(self.id, result);
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let ended = Problem::internal("its thread ended; look at the host's log");
+            self.station.finish(self.id, Err(ended));
+        }
+    }
+}
+
+async fn answer(app: &Arc<App>, id: u64, wait: Option<Duration>) -> Result<Once, Problem> {
     if let Some(wait) = wait {
         let mut news = app.station.watch();
         let ended = async { while running(app, id) && news.changed().await.is_ok() {} };
@@ -100,9 +128,16 @@ pub(super) async fn operations(State(app): State<Arc<App>>) -> Answer<Vec<Operat
 pub(super) async fn operation(
     State(app): State<Arc<App>>,
     Path(id): Path<u64>,
-    Query(wait): Query<Wait>,
-) -> Result<Begun, Problem> {
-    answer(&app, id, wait.bounded()?).await
+    how: How,
+) -> Result<Response, Problem> {
+    let wait = match how {
+        How::Once(wait) => wait,
+        How::Followed => {
+            let what = "only whoever begins an operation follows it; /v1/events tells of all";
+            return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not-acceptable", what));
+        }
+    };
+    answer(&app, id, wait).await.map(IntoResponse::into_response)
 }
 
 /// Ask an operation to end at the next point where it can

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use axum::Json as Answer;
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::operations::blocking;
 use crate::extract::Json;
 use crate::model::{Compact, CompactPlan, Exchange, ExchangePlan, MovePlan, ResizePlan};
+use crate::operator::NewSize;
 use crate::problem::Problem;
 use crate::server::App;
 
@@ -29,11 +31,40 @@ pub(super) struct PlanMove {
 pub(super) struct PlanResize {
     /// The partition.
     name: String,
-    /// Its new size.
-    to: u64,
+    /// Its new size; or else `by` says how much more.
+    to: Option<u64>,
+    /// How much more.
+    by: Option<u64>,
+    /// Refuse whatever is not this; without, both will do.
+    only: Option<Direction>,
     /// Move neighbours out of the way first.
     #[serde(default)]
     make_room: bool,
+}
+
+/// Whether a partition gets more or less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Direction {
+    /// More.
+    Expand,
+    /// Less.
+    Shrink,
+}
+
+impl PlanResize {
+    fn size(&self) -> Result<NewSize, Problem> {
+        match (self.to, self.by, self.only) {
+            (Some(to), None, None) => Ok(NewSize::Exactly(to)),
+            (Some(to), None, Some(Direction::Expand)) => Ok(NewSize::UpTo(to)),
+            (Some(to), None, Some(Direction::Shrink)) => Ok(NewSize::DownTo(to)),
+            (None, Some(by), None | Some(Direction::Expand)) => Ok(NewSize::By(by)),
+            _ => {
+                let what = "say either the new size, `to`, or how much more, `by`";
+                Err(Problem::new(StatusCode::CONFLICT, "conflict", what))
+            }
+        }
+    }
 }
 
 /// What moving a partition would do, or who is in the way
@@ -64,9 +95,11 @@ pub(super) async fn exchange(
     responses((status = 200, body = ResizePlan)))]
 pub(super) async fn resize(
     State(app): State<Arc<App>>,
-    Json(PlanResize { name, to, make_room }): Json<PlanResize>,
+    Json(plan): Json<PlanResize>,
 ) -> Result<Answer<ResizePlan>, Problem> {
-    let ask = blocking(&app, move |operator| operator.plan_resize(&name, to, make_room));
+    let size = plan.size()?;
+    let PlanResize { name, make_room, .. } = plan;
+    let ask = blocking(&app, move |operator| operator.plan_resize(&name, size, make_room));
     ask.await.map(Answer)
 }
 

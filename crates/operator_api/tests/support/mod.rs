@@ -5,15 +5,19 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use identity::{ApiTokens, Role};
 use operator_api::model::{
-    AuditEntry, AuditPage, AuditQuery, Command, CompactPlan, Exchange, ExchangePlan, HostState,
-    MovePlan, Outcome, Partition, PartitionState, ResizePlan, State,
+    AuditEntry, AuditPage, AuditQuery, Command, CompactPlan, DatabaseLogins, Exchange,
+    ExchangePlan, FileSpace, FileSpaces, HostState, MovePlan, Outcome, Partition, PartitionState,
+    ResizePlan, State,
 };
-use operator_api::{Console, Operator, Progress, Refusal, Running, Settings, Station, Why};
+use operator_api::{
+    Console, NewSize, Operator, Progress, Refusal, Running, Settings, Station, WayIn, Why, Wish,
+};
 use serde_json::Value;
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -42,6 +46,8 @@ pub(crate) struct Fake {
     station: Arc<Station>,
     open: Mutex<bool>,
     opened: Condvar,
+    /// How often a way into a guest was asked for.
+    asked: AtomicUsize,
     /// The guests' ends of consoles that were asked for.
     pub(crate) consoles: Mutex<Vec<UnixStream>>,
 }
@@ -56,6 +62,7 @@ impl Fake {
             station,
             open: Mutex::new(false),
             opened: Condvar::new(),
+            asked: AtomicUsize::new(0),
             consoles: Mutex::default(),
         }
     }
@@ -113,6 +120,10 @@ impl Operator for Fake {
                 state.host.partitions.push(partition(&new.name, 256, new.size / MIB));
                 Ok(Outcome::Created { origin: 256 * MIB })
             }
+            Command::Expand { .. } => {
+                self.wait(progress);
+                Err(Refusal { left: Some(2), ..Refusal::new(Why::Conflict, "it was interrupted") })
+            }
             _ => Ok(Outcome::Done),
         }
     }
@@ -129,8 +140,47 @@ impl Operator for Fake {
         Ok(ExchangePlan { partitions: Vec::new() })
     }
 
-    fn plan_resize(&self, _: &str, to: u64, _: bool) -> Result<ResizePlan, Refusal> {
+    fn plan_resize(&self, _: &str, size: NewSize, _: bool) -> Result<ResizePlan, Refusal> {
+        let (NewSize::By(to) | NewSize::UpTo(to) | NewSize::DownTo(to) | NewSize::Exactly(to)) =
+            size;
         Ok(ResizePlan { from: 0, to, moves: Vec::new() })
+    }
+
+    fn way_in(&self, name: &str, wish: &Wish) -> Result<WayIn, Refusal> {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        if name == "b" {
+            return Err(Refusal::new(Why::NotNow, "\"b\" is stopped"));
+        }
+        if asked == 0 && matches!(wish, Wish::Exec(_)) {
+            return Err(Refusal::new(Why::Starting, "\"a\" is still starting"));
+        }
+        let wish = format!("{wish:?}\n");
+        Ok(Box::new(move |mut guest| {
+            guest.write_all(wish.as_bytes())?;
+            let mut typed = [0; 4];
+            guest.read_exact(&mut typed)?;
+            guest.write_all(&typed.map(|byte| byte.to_ascii_uppercase()))
+        }))
+    }
+
+    fn file_spaces(&self, only: Option<&str>) -> Result<FileSpaces, Refusal> {
+        let space = |name: &str| FileSpace {
+            name: name.to_owned(),
+            owner: None,
+            most_bytes: 1,
+            most_files: 2,
+            bytes: only.map(|_| 0),
+            files: only.map(|_| 0),
+            grants: Vec::new(),
+        };
+        if only == Some("none") {
+            return Err(Refusal::new(Why::Unknown, "there is no space none"));
+        }
+        Ok(FileSpaces { spaces: vec![space(only.unwrap_or("team"))], more: false })
+    }
+
+    fn database_logins(&self) -> Result<DatabaseLogins, Refusal> {
+        Ok(DatabaseLogins::default())
     }
 
     fn plan_compact(&self, _: Option<u64>) -> Result<CompactPlan, Refusal> {
@@ -196,9 +246,16 @@ impl Host {
 
     /// A client of the loopback.
     pub(crate) fn loopback(&self) -> Client {
-        let link = self.running.door().unwrap().open(Role::Viewer).unwrap();
+        let link = self.link(Role::Viewer);
         let address = link.strip_prefix("http://").unwrap().split('/').next().unwrap();
         Client::Tcp(address.to_owned())
+    }
+
+    /// A link for a browser.
+    pub(crate) fn link(&self, role: Role) -> String {
+        let body = format!("{{\"role\":{:?}}}", role.as_str());
+        let made = self.local().post("/v1/links", &body);
+        made.json()["url"].as_str().unwrap().to_owned()
     }
 
     /// A token of the file.
@@ -304,13 +361,7 @@ impl Client {
     pub(crate) fn listen_to(&self, path: &str, headers: &[&str]) -> Events {
         let mut stream = self.connect();
         stream.write_all(self.head("GET", path, headers, 0).as_bytes()).unwrap();
-        let mut lines = BufReader::new(stream);
-        let mut line = String::new();
-        while line.trim_end() != "" || line.is_empty() {
-            line.clear();
-            assert!(lines.read_line(&mut line).unwrap() > 0, "no stream");
-        }
-        Events { lines }
+        Events::of(stream)
     }
 }
 
@@ -332,6 +383,17 @@ pub(crate) struct Events {
 pub(crate) type Heard = (String, String, Value);
 
 impl Events {
+    /// Those that are the answer to what was asked on `stream`.
+    pub(crate) fn of(stream: Box<dyn Stream>) -> Self {
+        let mut lines = BufReader::new(stream);
+        let mut line = String::new();
+        while line.trim_end() != "" || line.is_empty() {
+            line.clear();
+            assert!(lines.read_line(&mut line).unwrap() > 0, "no stream");
+        }
+        Self { lines }
+    }
+
     /// The next event; `None` at the end of the stream.
     pub(crate) fn next(&mut self) -> Option<Heard> {
         let (mut name, mut id, mut data) = (String::new(), String::new(), None);

@@ -9,12 +9,13 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use host::control::{MoveMode, MoveOutcome, Reply, Request};
+use operator_api::model::{Command, MoveMode, Outcome};
+use operator_client::Client;
 use serde::Deserialize;
 use storage_window::bench::{Memcpy, median};
 
 use super::{MoveBenchError, SIZES, mebibytes};
-use crate::own_host::{GuestProgram, OwnHost};
+use crate::own_host::{GuestProgram, OwnHost, OwnHostError};
 
 /// How far a guest moves, there and back: the ranges overlap.
 const DISTANCE: u64 = 64 << 20;
@@ -47,6 +48,7 @@ struct Report {
 pub(super) fn run(rounds: usize, note: &dyn Fn(&str)) -> Result<Vec<Live>, MoveBenchError> {
     note("starting a host with a guest of 256M and one of 2G");
     let host = OwnHost::up(&host_file())?;
+    let mut client = host.client()?;
     let mut memcpy = Memcpy::new(SIZES[0].1)?;
     let mut origin = 0;
     let mut results = Vec::new();
@@ -60,7 +62,7 @@ pub(super) fn run(rounds: usize, note: &dyn Fn(&str)) -> Result<Vec<Live>, MoveB
         for round in 0..rounds.max(1) {
             note(&format!("{name}: move {} of {rounds}", round + 1));
             let to = if round % 2 == 0 { origin + DISTANCE } else { origin };
-            samples.push(one_round(&host, &mut writer, to, &mut memcpy)?);
+            samples.push(one_round(&mut client, &mut writer, to, &mut memcpy)?);
         }
         let last: Report = writer.end()?;
         if last.errors > 0 {
@@ -94,26 +96,23 @@ fn guest(name: &str) -> String {
 }
 
 fn one_round(
-    host: &OwnHost,
+    client: &mut Client,
     writer: &mut GuestProgram,
     to: u64,
     memcpy: &mut Memcpy,
 ) -> Result<Live, MoveBenchError> {
     let plain = memcpy.run();
     let name = writer.guest().to_owned();
-    let request = Request::Move { name, to, mode: MoveMode::Live, dry_run: false };
+    let command = Command::Move { name, to, mode: MoveMode::Live };
     let _: Report = writer.ask()?;
     let started = Instant::now();
-    let reply = host.request(&request)?;
+    let outcome = client.carry_out(&command, |_| {});
     let total = started.elapsed();
     let moved: Report = writer.ask()?;
     let floor = floor(writer, total)?;
-    let (stopped_us, copy) = match reply {
-        Reply::Move(MoveOutcome::Moved { pause_us, copy_bytes_per_second, .. }) => {
+    let (stopped_us, copy) = match outcome.map_err(OwnHostError::from)? {
+        Outcome::Moved { pause_us, copy_bytes_per_second, .. } => {
             (pause_us as f64, copy_bytes_per_second as f64)
-        }
-        Reply::Move(MoveOutcome::Refused { reason, .. }) => {
-            return Err(MoveBenchError::Refused(reason));
         }
         other => return Err(MoveBenchError::Refused(format!("{other:?}"))),
     };

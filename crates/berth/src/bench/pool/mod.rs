@@ -81,7 +81,7 @@ pub(crate) fn run(rounds: usize, note: &dyn Fn(&str)) -> Result<Rows, PoolBenchE
         note(&format!("start {} of {rounds} with the capture on disk", start + 1));
         figures.warm_us.push(host.restart()?.as_secs_f64() * 1e6);
     }
-    let machines = Machines { host: &host };
+    let machines = Machines::of(&host)?;
     let mut echo = talk::Echo::start()?;
     let mut memcpy = Memcpy::new(WRITTEN_MIB << 20)?;
     figures.capture_bytes = machines::stored(&dir.captures().join(POOL).join("storage"))?;

@@ -1,8 +1,8 @@
 //! What stands beside what in the table.
 
-use host::control::MemberPutBack;
 use storage_window::bench::median;
 
+use super::machines::PutBack;
 use crate::bench::Row;
 
 /// What all machines of a start may take that has the capture on disk.
@@ -21,7 +21,7 @@ pub(super) struct Figures {
     pub(super) socket_us: Vec<f64>,
     /// Some in each round.
     pub(super) echo_us: Vec<f64>,
-    pub(super) resets: Vec<MemberPutBack>,
+    pub(super) resets: Vec<PutBack>,
     pub(super) member_us: Vec<f64>,
     pub(super) boot_us: Vec<f64>,
     /// All machines, from `berth up` on, with the capture on disk.
@@ -95,8 +95,7 @@ mod tests {
 
     #[test]
     fn each_row_stands_beside_what_the_documentation_says() {
-        let reset =
-            |micros| MemberPutBack { bytes: 1 << 20, micros, times: 1, first_output_us: None };
+        let reset = |micros| PutBack { bytes: 1 << 20, micros, first_output_us: None };
         let figures = Figures {
             first_byte_us: vec![4000.0; 100],
             started_us: vec![50_000.0; 100],

@@ -16,8 +16,8 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::measure::Measures;
 use super::renewal::renewal;
+use super::status::MemberPutBack;
 use super::{Input, Told};
-use crate::control::MemberPutBack;
 use crate::daemon::Shared;
 use crate::daemon::process::Process;
 use crate::host_file::{PoolSpec, ProgramKind};

@@ -32,9 +32,9 @@ use service_pool::{ConversationId, Ending, MemberId, Refusal, Request};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Shared;
-use crate::control::PoolStatus;
 use crate::link::Report;
 use driver::Driver;
+pub(super) use status::{PoolMember, PoolStatus};
 pub(super) use template::CaptureFiles;
 pub(super) use turned_away::TurnedAway;
 

@@ -5,10 +5,62 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use operator_api::model::Waiting;
 
 use super::driver::Driver;
-use crate::control::{PoolMember, PoolStatus};
 
 /// Claims that are told of one by one.
 const MOST_WAITING: usize = 200;
+
+/// A pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PoolStatus {
+    /// Its name.
+    pub(crate) name: String,
+    /// Fewest machines.
+    pub(crate) min: u16,
+    /// Most machines.
+    pub(crate) max: u16,
+    /// Claims that wait for one.
+    pub(crate) waiting: usize,
+    /// Why it builds no more machines, if so.
+    pub(crate) alarm: Option<String>,
+    /// Its machines, by number.
+    pub(crate) members: Vec<PoolMember>,
+}
+
+/// A machine of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PoolMember {
+    /// Its primary id.
+    pub(crate) name: String,
+    /// `free`, `in use`, `cleaning` and so on.
+    pub(crate) state: String,
+    /// Whether somebody used it by its primary id: it is put back before it
+    /// serves a conversation.
+    pub(crate) visited: bool,
+    /// The program it serves.
+    pub(crate) tpn: Option<String>,
+    /// The alternate user id it wears.
+    pub(crate) user: Option<String>,
+    /// The conversation.
+    pub(crate) conversation: Option<String>,
+    /// Since when it is in this state, in seconds since 1970.
+    pub(crate) since: u64,
+    /// What the last putting back took.
+    pub(crate) put_back: Option<MemberPutBack>,
+}
+
+/// What it took to make a machine of a pool again what was captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MemberPutBack {
+    /// Bytes that were put back, those that are zero again included.
+    pub(crate) bytes: u64,
+    /// Microseconds from the host's order to the worker's report.
+    pub(crate) micros: u64,
+    /// How often it was put back since the host started, this time included.
+    pub(crate) times: u64,
+    /// Microseconds that the machine had taken in the conversation before, from its
+    /// waking to its program's first output.
+    pub(crate) first_output_us: Option<u64>,
+}
 
 impl Driver {
     pub(super) fn status(&self) -> Vec<PoolStatus> {

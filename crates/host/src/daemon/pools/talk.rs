@@ -41,6 +41,7 @@ impl Driver {
                     "database": self.shared.pool_of(member).and_then(|pool| {
                         self.shared.database_url(pool, &one.user)
                     }),
+                    "traceparent": self.measures.parent(id),
                 });
                 (200, body.to_string())
             }

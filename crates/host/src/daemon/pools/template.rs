@@ -20,11 +20,11 @@ use main_storage::PartitionName;
 use serde::{Deserialize, Serialize};
 
 use super::renewal::renewal;
-use crate::control::SESSION_STREAM;
 use crate::daemon::Shared;
 use crate::daemon::process::{Process, files};
 use crate::host_file::{MAX_POOL_FILE, PoolFile, PoolSpec, ProgramKind, ProgramSpec};
 use crate::link::{Order, Program, ProgramEnd, ReadyWhen, Report};
+use agent_protocol::SESSION_STREAM;
 
 /// How long a machine may take to boot.
 const BOOT: Duration = Duration::from_secs(180);

@@ -2,26 +2,14 @@
 //! the host's change.
 
 use operator_api::model::{
-    CompactPlan, ExchangePlan, MemberState, MovePlan, Outcome, PartitionState, Pool, PoolMember,
-    Relocated, ResizePlan,
+    self, CompactPlan, ExchangePlan, MemberState, MovePlan, Outcome, Pool, Relocated, ResizePlan,
 };
 use operator_api::{Refusal, Why};
 
-use crate::control::{
-    CompactOutcome, ExchangeOutcome, MoveOutcome, Plan, PoolStatus, ResizeOutcome,
-};
 use crate::daemon::Shared;
 use crate::daemon::board::CommandError;
-use crate::{control, outcomes};
-
-pub(super) const fn state(state: control::PartitionState) -> PartitionState {
-    match state {
-        control::PartitionState::Running => PartitionState::Running,
-        control::PartitionState::Stopped => PartitionState::Stopped,
-        control::PartitionState::Moving => PartitionState::Moving,
-        control::PartitionState::Failed => PartitionState::Failed,
-    }
-}
+use crate::daemon::pools::{PoolMember, PoolStatus};
+use crate::outcomes::{self, CompactOutcome, ExchangeOutcome, MoveOutcome, Plan, ResizeOutcome};
 
 /// The pools.
 pub(super) fn pools(shared: &Shared, pools: Vec<PoolStatus>) -> Vec<Pool> {
@@ -30,7 +18,7 @@ pub(super) fn pools(shared: &Shared, pools: Vec<PoolStatus>) -> Vec<Pool> {
         let named = specs.filter(|spec| spec.config.name.as_str() == name);
         named.map(|spec| spec.config.max).max().unwrap_or(0)
     };
-    let member = |member: control::PoolMember| PoolMember {
+    let member = |member: PoolMember| model::PoolMember {
         name: member.name,
         state: member_state(&member.state),
         visited: member.visited,
@@ -40,6 +28,8 @@ pub(super) fn pools(shared: &Shared, pools: Vec<PoolStatus>) -> Vec<Pool> {
         since: member.since.saturating_mul(1000),
         put_back_times: member.put_back.map_or(0, |last| last.times),
         put_back_micros: member.put_back.map(|last| last.micros),
+        first_output_micros: member.put_back.and_then(|last| last.first_output_us),
+        put_back_bytes: member.put_back.map(|last| last.bytes),
     };
     let pool = |pool: PoolStatus| Pool {
         limit: limit(&pool.name),
@@ -59,27 +49,22 @@ fn member_state(text: &str) -> MemberState {
     found.unwrap_or(MemberState::Broken)
 }
 
-/// Whether an error is not the operator's.
-pub(super) const fn is_fault(error: &CommandError) -> bool {
-    matches!(why(error), Why::Failed)
-}
-
 const fn why(error: &CommandError) -> Why {
     match error {
-        CommandError::Unknown { .. } => Why::Unknown,
+        CommandError::Unknown { .. } | CommandError::Missing(_) => Why::Unknown,
+        CommandError::Invalid(_) => Why::Invalid,
+        CommandError::Starting(_) => Why::Starting,
         CommandError::Busy { .. }
         | CommandError::Running(_)
         | CommandError::NotRunning { .. }
-        | CommandError::StillRunning(_)
-        | CommandError::Create { .. }
-        | CommandError::Pool(_) => Why::Conflict,
+        | CommandError::StillRunning(_) => Why::NotNow,
+        CommandError::Create { .. } | CommandError::Refused(_) => Why::Conflict,
         CommandError::Closing => Why::Ending,
         CommandError::Start { .. }
         | CommandError::Stop { .. }
         | CommandError::NotReady { .. }
         | CommandError::Worker { .. }
         | CommandError::Journal(_)
-        | CommandError::Console(_)
         | CommandError::Delete { .. } => Why::Failed,
     }
 }
@@ -182,9 +167,8 @@ pub(super) fn compacted(outcome: CompactOutcome) -> Result<Outcome, Refusal> {
         CompactOutcome::Compacted { plan: done } => Ok(Outcome::Compacted { plan: plan(done) }),
         CompactOutcome::WouldCompact { .. } => Err(unexpected()),
         CompactOutcome::Stopped { reason, moved, left } => {
-            let reason = format!("{reason}; {left} moves were not done");
-            let moved = relocated(moved);
-            Err(Refusal { moved, ..Refusal::new(Why::Conflict, reason) })
+            let (moved, left) = (relocated(moved), u32::try_from(left).ok());
+            Err(Refusal { moved, left, ..Refusal::new(Why::Conflict, reason) })
         }
         CompactOutcome::Refused { reason, in_the_way } => {
             Err(conflict(reason, in_the_way, Vec::new()))

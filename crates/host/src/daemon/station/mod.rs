@@ -1,28 +1,27 @@
-//! What operators see and do by HTTP: the host's side of `operator_api`.
+//! What operators see and do: the host's side of `operator_api`.
 //!
 //! A thread tells the station what there is whenever the board or the pools
-//! change, so that whoever looks asks nobody here. Commands are the same as
-//! those of the control socket.
+//! change, so that whoever looks asks nobody here.
 
 mod audit;
 mod convert;
 mod news;
 mod operator;
+mod wait_up;
+mod ways_in;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use identity::Role;
 use main_storage::PartitionName;
-use operator_api::{Door, Quantity, Running, Settings, Station, Tcp};
+use operator_api::{Quantity, Running, Settings, Station, Tcp};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::Shared;
-use super::board::CommandError;
-use crate::control::{CompactOutcome, ExchangeOutcome, MoveOutcome, Reply, Request, ResizeOutcome};
 use crate::in_full;
+use news::About;
 use operator::Host;
 
 /// Shortest time between two tellings.
@@ -42,7 +41,6 @@ const CONNECTIONS: usize = 2048;
 #[derive(Debug, Default)]
 pub(super) struct Telling {
     station: Arc<Station>,
-    door: OnceLock<Door>,
     /// How far copies are, by partition: bytes done and in all.
     copying: Mutex<BTreeMap<PartitionName, (u64, u64)>>,
     pools_changed: AtomicBool,
@@ -79,12 +77,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<Running, String> {
     shared.tell();
     let host = Arc::new(Host(Arc::clone(shared)));
     let running = Running::start(settings, Arc::clone(shared.station()), host);
-    let running = running.map_err(|error| in_full(&error))?;
-    if let Some(door) = running.door() {
-        // The first is the only one.
-        let _ = shared.telling.door.set(door);
-    }
-    Ok(running)
+    running.map_err(|error| in_full(&error))
 }
 
 /// Connections that leave enough files for guests. Raises the number of files
@@ -111,9 +104,13 @@ impl Shared {
 
     /// Tells operators what there is now.
     pub(super) fn tell(&self) {
+        self.tell_about(About::All);
+    }
+
+    fn tell_about(&self, about: About<'_>) {
         let _turn = self.telling.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let told = self.station().snapshot();
-        let mut changes = news::changes(self, &self.board(), &told.state().host);
+        let mut changes = news::changes(self, &self.board(), &told.state().host, about);
         // What nobody looks at need not be copied to be changed.
         drop(told);
         // Nobody runs the pools before the host does, or without any.
@@ -137,7 +134,8 @@ impl Shared {
             }
             let told = self.station().snapshot();
             let pools = telling.pools_changed.swap(false, Ordering::Relaxed);
-            if !pools && news::changes(self, &board, &told.state().host).is_empty() {
+            let all = || news::changes(self, &board, &told.state().host, About::All);
+            if !pools && all().is_empty() {
                 // Whatever it is that wakes it, looking is what telling begins with.
                 drop(self.changed.wait_timeout(board, LOOK));
             }
@@ -192,47 +190,4 @@ impl Shared {
             self.station().measured(Quantity::Pause, name.as_str(), pause_us as f64 / 1e6);
         }
     }
-
-    /// A link for a browser.
-    pub(super) fn open_console(&self, role: Role) -> Result<String, String> {
-        self.telling.door.get().ok_or("the host is still starting; try again")?.open(role)
-    }
-
-    /// Counts a command of the control socket by how it ended.
-    pub(super) fn count(&self, command: Option<&'static str>, reply: &Result<Reply, CommandError>) {
-        let Some(command) = command else { return };
-        let result = match reply {
-            Ok(
-                Reply::Move(MoveOutcome::Refused { .. })
-                | Reply::Exchange(ExchangeOutcome::Refused { .. })
-                | Reply::Resize(ResizeOutcome::Refused { .. })
-                | Reply::Compact(CompactOutcome::Refused { .. } | CompactOutcome::Stopped { .. }),
-            ) => "refused",
-            Ok(_) => "done",
-            Err(error) if convert::is_fault(error) => "failed",
-            Err(_) => "refused",
-        };
-        self.station().metrics.command(command, result);
-    }
-}
-
-/// What a request is counted as; those that change nothing are not.
-pub(super) fn counted(request: &Request) -> Option<&'static str> {
-    Some(match request {
-        Request::Create(_) => "create",
-        Request::Delete { .. } => "delete",
-        Request::Start { .. } => "start",
-        Request::Stop { .. } => "stop",
-        Request::Restart { .. } => "restart",
-        Request::Move { dry_run: false, .. } => "move",
-        Request::Exchange { dry_run: false, .. } => "exchange",
-        Request::Resize { dry_run: false, size, .. } => match size {
-            crate::control::NewSize::DownTo(_) => "shrink",
-            _ => "expand",
-        },
-        Request::Compact { dry_run: false, .. } => "compact",
-        Request::PoolResume { .. } => "pool_resume",
-        Request::PoolResize { .. } => "pool_resize",
-        _ => return None,
-    })
 }

@@ -8,21 +8,51 @@ use std::sync::PoisonError;
 
 use main_storage::{Change as MapChange, PartitionName, StorageRange};
 use operator_api::Changes;
-use operator_api::model::{Change, ChangeKind, HostState, Partition, PartitionState};
+use operator_api::model::{Change, ChangeKind, Command, HostState, Partition, PartitionState};
 
-use super::convert;
 use crate::daemon::Shared;
 use crate::daemon::board::Board;
 use crate::daemon::process::Process;
 
+/// Which partitions are looked at.
+#[derive(Clone, Copy)]
+pub(super) enum About<'a> {
+    /// All of them.
+    All,
+    /// Those that a command was on, and whoever is at another place, or has another gap
+    /// behind it, than was told: the rest is as it was, or is told of a moment later.
+    Only(&'a Command),
+}
+
+impl About<'_> {
+    /// Whether this one, which is where it was, need not be looked at.
+    fn leaves_out(self, name: &str) -> bool {
+        match self {
+            Self::All => false,
+            Self::Only(Command::Move { name: moved, .. }) => name != moved,
+            Self::Only(Command::Exchange { a, b }) => name != a && name != b,
+            // These are seldom, or change more than their partition.
+            Self::Only(_) => false,
+        }
+    }
+}
+
 /// What is different from `told`, pools aside.
-pub(super) fn changes(shared: &Shared, board: &Board, told: &HostState) -> Changes {
+pub(super) fn changes(
+    shared: &Shared,
+    board: &Board,
+    told: &HostState,
+    about: About<'_>,
+) -> Changes {
     let on_map = board.map.partitions();
     let copying = shared.telling.copying.lock().unwrap_or_else(PoisonError::into_inner);
     let mut known = Known { told: &told.partitions, by_name: None, found: 0 };
     let mut partitions = Vec::new();
     let gaps = board.map.gaps();
     for (place, on) in on_map.iter().enumerate() {
+        if about.leaves_out(on.name().as_str()) && known.is_there(place, on, &gaps) {
+            continue;
+        }
         let Some(seen) = look(shared, board, on, &gaps, &copying) else { continue };
         if !known.find(place, seen.name).is_some_and(|was| seen.is(was)) {
             partitions.push(seen.said());
@@ -62,6 +92,23 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
+    /// Whether it was told to be at this place, as it is.
+    fn is_there(
+        &mut self,
+        place: usize,
+        on: &main_storage::Partition,
+        gaps: &[StorageRange],
+    ) -> bool {
+        let range = on.range();
+        let there = self.told.get(place).is_some_and(|was| {
+            (was.origin, was.size) == (range.origin(), range.size())
+                && was.name == on.name().as_str()
+                && was.gap == gap(gaps, range.end())
+        });
+        self.found += usize::from(there);
+        there
+    }
+
     /// What was told of this partition, which is at this place now.
     fn find(&mut self, place: usize, name: &str) -> Option<&'a Partition> {
         let told = self.told;
@@ -120,7 +167,7 @@ fn look<'a>(
         origin: on.range().origin(),
         size: on.range().size(),
         gap: gap(gaps, on.range().end()),
-        state: convert::state(partition.state()),
+        state: partition.state(),
         vcpus: partition.spec.vcpus,
         engine: partition.spec.engine.as_str(),
         image: &partition.spec.image,

@@ -1,33 +1,34 @@
-//! Carries out what operators ask by HTTP.
+//! Carries out what operators ask.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use operator_api::model::{
-    AuditPage, AuditQuery, Command, CompactPlan, Exchange, ExchangePlan, MoveMode, MovePlan,
-    NewPartition, Outcome, ResizePlan,
+    AuditPage, AuditQuery, Command, CompactPlan, DatabaseLogins, Exchange, ExchangePlan,
+    FileSpaces, MoveMode, MovePlan, NewPartition, Outcome, ResizePlan,
 };
-use operator_api::{Console, Operator, Progress, Refusal, Why};
+use operator_api::{Console, NewSize, Operator, Progress, Refusal, WayIn, Why, Wish};
 
+use super::news::About;
 use super::{audit, convert};
-use crate::control::{self, NewSize, Reply};
 use crate::daemon::Shared;
 use crate::daemon::board::CommandError;
 use crate::daemon::resize::Wanted;
+use crate::link;
+use crate::outcomes::Said;
 
 /// How long whoever ended the host has to hear that it has.
-const LAST_WORDS: Duration = Duration::from_millis(300);
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// The host, as its operators see it.
 pub(super) struct Host(pub(super) Arc<Shared>);
 
 /// Passes on what a command says meanwhile.
-fn hearing(progress: &Progress) -> impl FnMut(&Reply) + '_ {
-    |reply| match reply {
-        Reply::Note { text } => progress.note(text),
-        Reply::Copying { done, total } => progress.copying(*done, *total),
-        Reply::Plan(plan) => progress.plan(convert::plan(plan.clone())),
-        _ => {}
+fn hearing(progress: &Progress) -> impl FnMut(&Said) + '_ {
+    |said| match said {
+        Said::Note(text) => progress.note(text),
+        Said::Copying { done, total } => progress.copying(*done, *total),
+        Said::Plan(plan) => progress.plan(convert::plan(plan.clone())),
     }
 }
 
@@ -35,20 +36,18 @@ fn done(result: Result<(), CommandError>) -> Result<Outcome, Refusal> {
     result.map(|()| Outcome::Done).map_err(|error| convert::refusal(&error))
 }
 
-const fn mode(mode: MoveMode) -> control::MoveMode {
+const fn mode(mode: MoveMode) -> link::MoveMode {
     match mode {
-        MoveMode::Live => control::MoveMode::Live,
-        MoveMode::Stop => control::MoveMode::Stop,
+        MoveMode::Live => link::MoveMode::Live,
+        MoveMode::Stop => link::MoveMode::Stop,
     }
 }
 
 impl Host {
     fn create(&self, new: &NewPartition) -> Result<Outcome, Refusal> {
-        let NewPartition { name, size, origin, image, vcpus, disk, start } = new.clone();
-        let new = control::NewPartition { name, size, origin, image, vcpus, disk };
-        let made = self.0.create(&new).map_err(|error| convert::refusal(&error));
+        let made = self.0.create(new).map_err(|error| convert::refusal(&error));
         let origin = made?;
-        if start {
+        if new.start {
             done(self.0.start(&new.name))?;
         }
         Ok(Outcome::Created { origin })
@@ -60,7 +59,8 @@ impl Host {
         convert::resized(outcome.map_err(|error| convert::refusal(&error))?)
     }
 
-    fn down(&self) -> Outcome {
+    fn down(&self, progress: &Progress) -> Outcome {
+        progress.note("every guest is asked to power off");
         self.0.end_all();
         let shared = Arc::clone(&self.0);
         let last = std::thread::Builder::new().name("last-words".into()).spawn(move || {
@@ -91,8 +91,9 @@ impl Host {
                 let outcome = shared.exchange([a, b], dry_run, &mut hearing(progress));
                 convert::exchanged(outcome.map_err(refused)?)
             }
-            Command::Expand { name, to, make_room } => {
-                let (size, make_room) = (NewSize::UpTo(*to), *make_room);
+            Command::Expand { name, to, by, make_room } => {
+                let size = to.map_or(NewSize::By(by.unwrap_or(0)), NewSize::UpTo);
+                let make_room = *make_room;
                 self.resize(&Wanted { name, size, make_room, dry_run }, progress)
             }
             Command::Shrink { name, to } => {
@@ -105,12 +106,19 @@ impl Host {
                 convert::compacted(shared.compact(*free, dry_run, &left, hear))
             }
             Command::PoolResume { name } => {
-                done(shared.pools.resume(name).map_err(CommandError::Pool))
+                done(shared.pools.resume(name).map_err(CommandError::Refused))
             }
             Command::PoolResize { name, min, max } => {
-                done(shared.pools.resize(name, (*min, *max)).map_err(CommandError::Pool))
+                done(shared.pools.resize(name, (*min, *max)).map_err(CommandError::Refused))
             }
-            Command::Down => Ok(self.down()),
+            Command::FilesAdd { space } => done(shared.add_space(space)),
+            Command::FilesGrant { space, grant } => done(shared.grant_space(space, grant)),
+            Command::FilesRevoke { space, revoke } => done(shared.revoke_space(space, revoke)),
+            Command::FilesQuota { space, bounds } => done(shared.bound_space(space, bounds)),
+            Command::DatabaseGrant { login } => done(shared.grant_login(login)),
+            Command::DatabaseRevoke { from } => done(shared.revoke_login(from)),
+            Command::Await => done(shared.wait_up(progress)),
+            Command::Down => Ok(self.down(progress)),
         }
     }
 }
@@ -118,6 +126,10 @@ impl Host {
 impl Operator for Host {
     fn refresh(&self) {
         self.0.tell();
+    }
+
+    fn refresh_after(&self, command: &Command) {
+        self.0.tell_about(About::Only(command));
     }
 
     fn carry_out(&self, command: &Command, progress: &Progress) -> Result<Outcome, Refusal> {
@@ -131,7 +143,7 @@ impl Operator for Host {
     }
 
     fn plan_move(&self, name: &str, to: u64) -> Result<MovePlan, Refusal> {
-        let outcome = self.0.relocate(name, (to, control::MoveMode::Live), true, &mut |_| {});
+        let outcome = self.0.relocate(name, (to, link::MoveMode::Live), true, &mut |_| {});
         convert::would_move(outcome.map_err(|error| convert::refusal(&error))?)
     }
 
@@ -140,12 +152,13 @@ impl Operator for Host {
         convert::would_exchange(outcome.map_err(|error| convert::refusal(&error))?)
     }
 
-    fn plan_resize(&self, name: &str, to: u64, make_room: bool) -> Result<ResizePlan, Refusal> {
-        let has = self.0.station().snapshot();
-        let has = has.state().host.partitions.iter().find(|one| one.name == name);
-        let grows = has.is_none_or(|one| one.size <= to);
-        let size = if grows { NewSize::UpTo(to) } else { NewSize::DownTo(to) };
-        let wanted = Wanted { name, size, make_room: make_room && grows, dry_run: true };
+    fn plan_resize(
+        &self,
+        name: &str,
+        size: NewSize,
+        make_room: bool,
+    ) -> Result<ResizePlan, Refusal> {
+        let wanted = Wanted { name, size, make_room, dry_run: true };
         let outcome = self.0.resize(&wanted, &|| false, &mut |_| {});
         convert::would_resize(outcome.map_err(|error| convert::refusal(&error))?)
     }
@@ -158,6 +171,18 @@ impl Operator for Host {
         audit::page(&self.0.dir.audit_log(), query).map_err(|error| {
             Refusal::new(Why::Failed, format!("the audit log cannot be read: {error}"))
         })
+    }
+
+    fn way_in(&self, name: &str, wish: &Wish) -> Result<WayIn, Refusal> {
+        self.0.way_in(name, wish).map_err(|error| convert::refusal(&error))
+    }
+
+    fn file_spaces(&self, only: Option<&str>) -> Result<FileSpaces, Refusal> {
+        self.0.list_spaces(only).map_err(|error| convert::refusal(&error))
+    }
+
+    fn database_logins(&self) -> Result<DatabaseLogins, Refusal> {
+        self.0.list_logins().map_err(|error| convert::refusal(&error))
     }
 
     fn console(&self, name: &str) -> Result<Console, Refusal> {

@@ -26,8 +26,8 @@ use agent_protocol::{
 };
 use io_processors::{ChannelEnd, ChannelState};
 
-use crate::control::SESSION_STREAM;
 use crate::link::Report;
+use agent_protocol::SESSION_STREAM;
 use conversation::Conversation;
 use pool::Greeting;
 pub(super) use pool::Rest;

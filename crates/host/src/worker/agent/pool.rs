@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::conversation::Conversation;
 use super::service::Service;
 use super::{Agent, Peer, Stream, lock, sound};
-use crate::control::SESSION_STREAM;
 use crate::link::{ProgramEnd, ReadyWhen, Renewal, Report};
+use agent_protocol::SESSION_STREAM;
 
 /// All that a connection at rest is beside "ready".
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use agent_protocol::{ExecRequest, INITIAL_CREDIT, Message};
 
 use super::lock;
-use crate::control::SESSION_STREAM;
+use agent_protocol::SESSION_STREAM;
 
 pub(super) struct Session {
     pub(super) client: UnixStream,
