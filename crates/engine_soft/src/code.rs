@@ -19,7 +19,8 @@ use riscv::trap::Trap;
 use riscv::{Inst, Op};
 
 use crate::cpu::{Cpu, StaleLookups};
-use crate::jit::{Answer, Compiler, Place, Request, Units};
+use crate::jit::jumps::CROSSING;
+use crate::jit::{Answer, Compiler, Executed, Place, Request, Units};
 use crate::tlb::Superpages;
 
 const PARCELS: usize = PAGE_SIZE as usize / 2;
@@ -128,6 +129,21 @@ impl CodePage {
         }
         *heat -= 1;
         *heat == 0
+    }
+
+    /// Which instructions have been executed, as far as that is known; all if
+    /// we `pretend`.
+    fn executed(&self, pretend: bool) -> Box<Executed> {
+        if pretend {
+            return Box::new(Executed::all());
+        }
+        let mut executed = Executed::none();
+        for (index, inst) in self.insts[..PARCELS].iter().enumerate() {
+            if inst.op != Op::Illegal || inst.rd != UNDECODED {
+                executed.insert(index * 2);
+            }
+        }
+        Box::new(executed)
     }
 
     /// Forgets which units begin here.
@@ -335,14 +351,17 @@ impl CodeCache {
         slot
     }
 
-    /// Asks for the code at `offset` of the page in `slot` to be compiled.
+    /// Asks for the code at `pc`, in the page in `slot`, to be compiled.
     #[cold]
     #[inline(never)]
-    pub(crate) fn compile(&mut self, cpu: &mut Cpu, slot: u32, offset: u64) {
+    pub(crate) fn compile(&mut self, cpu: &mut Cpu, slot: u32, pc: u64) {
+        let offset = offset_of(pc) as u64;
         let Some(units) = &self.units else { return };
         let page = &mut self.pages[slot as usize];
         units.compiler.ask(Request {
             page: Box::new(page.bytes),
+            tail: cpu.native.jumps.crossing(cpu.fetch_set(), pc & !1 | CROSSING),
+            executed: page.executed(units.compiler.config().whole),
             entry: offset as u16,
             place: Place { physical: page.physical, version: page.version },
             inbox: Arc::clone(&units.inbox),
@@ -429,10 +448,23 @@ impl CodeCache {
             return Ok(inst);
         }
         let low = page.parcel(offset_of(pc));
-        let next = pc.wrapping_add(2);
-        let physical = cpu.translate(next, Access::Fetch)?.physical;
-        let high = cpu.ram.parcel(physical).ok_or(Access::Fetch.access_fault(next))?;
+        let high = match cpu.native.jumps.crossing(cpu.fetch_set(), pc) {
+            Some(high) => high,
+            None => self.second_half(cpu, pc)?,
+        };
         Ok(riscv::decode(u32::from(high) << 16 | low))
+    }
+
+    /// The parcel after the one at `pc`, the last of its page.
+    fn second_half(&mut self, cpu: &mut Cpu, pc: u64) -> Result<u16, Trap> {
+        let next = pc.wrapping_add(2);
+        let translation = cpu.translate(next, Access::Fetch)?;
+        let high = cpu.ram.parcel(translation.physical).ok_or(Access::Fetch.access_fault(next))?;
+        if cpu.fetch_set() != SUPERVISOR_SET || translation.global {
+            self.superpages.add(next, translation.leaf_size);
+            cpu.native.jumps.fill_crossing(cpu.fetch_set(), pc, high);
+        }
+        Ok(high)
     }
 
     /// The encoding of the instruction at `pc`, whose page is in `slot`.

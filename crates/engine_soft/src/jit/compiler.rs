@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 
 use super::arena::{ARENA, Arena};
 use super::generator::{CompileError, Generator};
-use super::region::PageBytes;
+use super::region::{Executed, PageBytes, Source};
 use super::stubs::Stubs;
 
 /// Requests that may wait. The newest is served first, since it is for what is
@@ -36,11 +36,14 @@ pub struct CompilerConfig {
     /// Whether the guest waits for the compiler, so that what executes is the
     /// same from run to run: for tests.
     pub wait: bool,
+    /// Whether code is compiled with its neighbourhood though that was never
+    /// executed: for tests.
+    pub whole: bool,
 }
 
 impl Default for CompilerConfig {
     fn default() -> Self {
-        Self { threshold: 3000, wait: false }
+        Self { threshold: 3000, wait: false, whole: false }
     }
 }
 
@@ -61,6 +64,9 @@ pub struct CompilerReport {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) page: Box<PageBytes>,
+    /// The first parcel of what follows the page, if that is known.
+    pub(crate) tail: Option<u16>,
+    pub(crate) executed: Box<Executed>,
     pub(crate) entry: u16,
     /// Where the answer belongs; handed back as it is.
     pub(crate) place: Place,
@@ -254,6 +260,7 @@ impl Drop for Compiler {
 /// Units by the contents of their page.
 struct KnownPage {
     bytes: Box<PageBytes>,
+    tail: Option<u16>,
     /// By entry; none where there can be none.
     units: HashMap<u16, Option<Unit>>,
 }
@@ -281,29 +288,31 @@ impl Worker {
     }
 
     fn serve(&mut self, request: Request) {
-        let Request { page, entry, place, inbox } = request;
-        if let Some(unit) = self.unit(page, entry) {
+        let Request { page, tail, executed, entry, place, inbox } = request;
+        let source = Source { page: &page, tail };
+        if let Some(unit) = self.unit(source, &executed, entry) {
             inbox.put(Answer { place, entry, unit });
         }
     }
 
-    fn unit(&mut self, page: Box<PageBytes>, entry: u16) -> Option<Unit> {
+    fn unit(&mut self, source: Source<'_>, executed: &Executed, entry: u16) -> Option<Unit> {
         let mut hasher = DefaultHasher::new();
-        page.hash(&mut hasher);
+        (source.page, source.tail).hash(&mut hasher);
         let key = hasher.finish();
-        if let Some(unit) = self.known(key, &page).and_then(|known| known.units.get(&entry)) {
+        if let Some(unit) = self.known(key, source).and_then(|known| known.units.get(&entry)) {
             return unit.clone();
         }
-        let unit = self.compile(&page, entry);
-        if self.known(key, &page).is_none() {
+        let unit = self.compile(source, executed, entry);
+        if self.known(key, source).is_none() {
             if self.state.pages.load(Ordering::Relaxed) >= MAX_PAGES {
                 self.forget_pages();
             }
             self.state.pages.fetch_add(1, Ordering::Relaxed);
-            let known = KnownPage { bytes: page.clone(), units: HashMap::new() };
+            let bytes = Box::new(*source.page);
+            let known = KnownPage { bytes, tail: source.tail, units: HashMap::new() };
             self.pages.entry(key).or_default().push(known);
         }
-        self.known(key, &page)?.units.insert(entry, unit.clone());
+        self.known(key, source)?.units.insert(entry, unit.clone());
         unit
     }
 
@@ -312,12 +321,13 @@ impl Worker {
         self.state.pages.store(0, Ordering::Relaxed);
     }
 
-    fn known(&mut self, key: u64, page: &PageBytes) -> Option<&mut KnownPage> {
-        self.pages.get_mut(&key)?.iter_mut().find(|known| *known.bytes == *page)
+    fn known(&mut self, key: u64, source: Source<'_>) -> Option<&mut KnownPage> {
+        let mut alike = self.pages.get_mut(&key)?.iter_mut();
+        alike.find(|known| *known.bytes == *source.page && known.tail == source.tail)
     }
 
-    fn compile(&mut self, page: &PageBytes, entry: u16) -> Option<Unit> {
-        let code = match self.generator.unit(&self.stubs, page, entry.into())? {
+    fn compile(&mut self, source: Source<'_>, executed: &Executed, entry: u16) -> Option<Unit> {
+        let code = match self.generator.unit(&self.stubs, source, executed, entry.into())? {
             Ok(code) => code,
             // What the generator refuses the interpreter executes.
             Err(_) => return None,

@@ -207,6 +207,30 @@ impl Unit<'_> {
         }
     }
 
+    /// Leaves the present instruction, which crosses the page's end, to the
+    /// interpreter unless it is known to end as it did when it was compiled.
+    pub(super) fn compare_tail(&mut self) {
+        let pc = self.pc_of(self.at);
+        let entry = self.jump_entry(pc);
+        let found = self.builder.ins().load(I64, memory(), entry, jumps::ENTRY_PC);
+        let tag = self.pc_of(self.at | 1);
+        let elsewhere = self.builder.ins().bxor(found, tag);
+        let parcel = self.builder.ins().load(I64, memory(), entry, jumps::ENTRY_CODE);
+        let expected = self.number(self.region.tail.into());
+        let another = self.builder.ins().bxor(parcel, expected);
+        let odd = self.builder.ins().bor(elsewhere, another);
+        self.unless(odd);
+    }
+
+    /// Where the jump cache has what it knows of `pc`.
+    fn jump_entry(&mut self, pc: Value) -> Value {
+        let table = self.fetch(I64, native::TABLE);
+        let (three, mask) = (self.number(3), self.number(jumps::INDEX_MASK as i64));
+        let index = self.builder.ins().ishl(pc, three);
+        let index = self.builder.ins().band(index, mask);
+        self.builder.ins().iadd(table, index)
+    }
+
     /// The runtime does it; then on, if nothing has changed that a unit
     /// relies on.
     pub(super) fn csr(&mut self, inst: Inst) {
@@ -253,11 +277,7 @@ impl Unit<'_> {
     pub(super) fn finish_ways_out(&mut self) {
         self.builder.switch_to_block(self.onward);
         let [pc, left] = [0, 1].map(|index| self.builder.block_params(self.onward)[index]);
-        let table = self.fetch(I64, native::TABLE);
-        let (three, mask) = (self.number(3), self.number(jumps::INDEX_MASK as i64));
-        let index = self.builder.ins().ishl(pc, three);
-        let index = self.builder.ins().band(index, mask);
-        let entry = self.builder.ins().iadd(table, index);
+        let entry = self.jump_entry(pc);
         let found = self.builder.ins().load(I64, memory(), entry, jumps::ENTRY_PC);
         let hit = self.builder.ins().icmp(IntCC::Equal, found, pc);
         let there = self.builder.create_block();

@@ -14,6 +14,7 @@
 
 mod atomic;
 mod control;
+mod facts;
 mod float;
 mod groups;
 mod integer;
@@ -26,10 +27,12 @@ use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use riscv::{Inst, Op};
 
+use super::jumps;
 use super::native;
 use super::operands::Registers;
 use super::region::{End, Region};
 use super::stubs::{Helper, Stubs};
+use facts::{Fact, Facts};
 use groups::Groups;
 use types::{F64, I64};
 
@@ -82,6 +85,8 @@ struct Unit<'a> {
     features: HostFeatures,
     /// The hart, for the whole unit.
     cpu: Value,
+    /// The program counter that the unit is entered with.
+    entry_pc: Value,
     /// The virtual address of the page.
     page: Value,
     left: Variable,
@@ -105,6 +110,8 @@ struct Unit<'a> {
     exit: Option<ir::Block>,
     /// The end that all exits of the present block have in common, once made.
     exit_tail: Option<ir::Block>,
+    /// What is known of integer registers.
+    facts: Facts,
     /// Accesses of the block that share a look-up.
     groups: Groups,
     /// The host's floating-point flags are known to be the guest's.
@@ -145,6 +152,7 @@ impl<'a> Unit<'a> {
             stubs,
             features,
             cpu,
+            entry_pc: pc,
             page,
             left,
             registers,
@@ -158,6 +166,7 @@ impl<'a> Unit<'a> {
             dirty: Registers::NONE,
             exit: None,
             exit_tail: None,
+            facts: Facts::default(),
             groups: Groups::default(),
             armed: false,
             singles: [None; 32],
@@ -171,12 +180,11 @@ impl<'a> Unit<'a> {
         let none = self.number(0);
         let spent =
             self.builder.ins().icmp(ir::condcodes::IntCC::SignedLessThanOrEqual, left, none);
-        let pc = self.pc_of(self.at);
         let go_on = self.number(native::status::GO_ON as i64);
         self.builder.ins().brif(
             spent,
             self.out,
-            &[pc.into(), left.into(), go_on.into()],
+            &[self.entry_pc.into(), left.into(), go_on.into()],
             body,
             &[],
         );
@@ -198,18 +206,22 @@ impl<'a> Unit<'a> {
         self.dirty = block.dirty;
         self.exit = None;
         self.exit_tail = None;
+        self.facts = Facts::default();
         self.groups = Groups::new(&block.insts);
         self.armed = false;
         self.singles = [None; 32];
         self.ahead = block.insts.len() as i64;
         if self.ahead != 0 {
             let left = self.builder.use_var(self.left);
-            let count = self.number(-self.ahead);
-            let left = self.builder.ins().iadd(left, count);
+            let count = self.number(self.ahead);
+            let left = self.builder.ins().isub(left, count);
             self.builder.def_var(self.left, left);
         }
         for (at, inst) in &block.insts {
             self.at = *at;
+            if self.at == jumps::CROSSING as i64 && inst.len() == 4 {
+                self.compare_tail();
+            }
             self.instruction(*inst);
             self.ahead -= 1;
         }
@@ -267,9 +279,15 @@ impl<'a> Unit<'a> {
         }
     }
 
+    /// The register as a value and a number, whose sum it is.
+    fn x_sum(&mut self, register: u8) -> (Value, i64) {
+        self.facts.of(register).sum.unwrap_or_else(|| (self.x(register), 0))
+    }
+
     fn set_x(&mut self, register: u8, value: Value) {
         if (1..32).contains(&register) {
             self.builder.def_var(self.registers[usize::from(register)], value);
+            self.facts.set(register, Fact::default());
             self.written(register.into());
         }
     }
