@@ -171,7 +171,7 @@ impl Region {
     }
 
     /// Blocks of the region that may follow `block`.
-    fn successors(&self, block: &Block) -> Vec<usize> {
+    pub(crate) fn successors(&self, block: &Block) -> Vec<usize> {
         let offsets = match block.end {
             End::Branch { taken, following } => vec![taken, following],
             End::Jump { to } => vec![to],

@@ -100,16 +100,17 @@ impl Unit<'_> {
     /// Ends the present host block, and with it the region's: on at `offset`.
     pub(super) fn go_to(&mut self, offset: i64) {
         match self.region.block_at(offset) {
-            Some(index) if offset > self.at => {
-                self.builder.ins().jump(self.blocks[index], &[]);
-            }
+            Some(index) if offset > self.at => self.jump_to(index),
             Some(index) => {
-                let over = self.cold_block();
+                let (over, again) = (self.cold_block(), self.builder.create_block());
                 let spent = self.is_spent();
-                self.builder.ins().brif(spent, over, &[], self.blocks[index], &[]);
-                self.builder.switch_to_block(over);
-                self.at = offset;
+                self.builder.ins().brif(spent, over, &[], again, &[]);
+                self.begin(over);
+                let at = std::mem::replace(&mut self.at, offset);
                 self.leave(status::GO_ON);
+                self.at = at;
+                self.begin(again);
+                self.jump_to(index);
             }
             None => {
                 let pc = self.pc_of(offset);
@@ -118,16 +119,11 @@ impl Unit<'_> {
         }
     }
 
-    fn is_spent(&mut self) -> Value {
-        let (left, none) = (self.builder.use_var(self.left), self.number(0));
-        self.builder.ins().icmp(IntCC::SignedLessThanOrEqual, left, none)
-    }
-
     /// Ends the region's block: on in the unit for `pc`.
     fn go_on_at(&mut self, pc: Value) {
         let changed = self.changed();
         self.write_home(&changed);
-        let left = self.builder.use_var(self.left);
+        let left = self.left_here();
         self.builder.ins().jump(self.onward, &[pc.into(), left.into()]);
     }
 
@@ -162,7 +158,9 @@ impl Unit<'_> {
     /// The host block to branch to for `offset`, and whether that is all.
     fn branch_target(&mut self, offset: i64) -> (ir::Block, bool) {
         match self.region.block_at(offset) {
-            Some(index) if offset > self.at => (self.blocks[index], true),
+            Some(index) if offset > self.at && self.change_to(index) == 0 => {
+                (self.blocks[index], true)
+            }
             _ => (self.builder.create_block(), false),
         }
     }
@@ -201,9 +199,11 @@ impl Unit<'_> {
             let Some(index) = region.block_at(*offset) else { continue };
             let pc = self.pc_of(*offset);
             let equal = self.builder.ins().icmp(IntCC::Equal, target, pc);
-            let next = self.builder.create_block();
-            self.builder.ins().brif(equal, self.blocks[index], &[], next, &[]);
-            self.builder.switch_to_block(next);
+            let (there, next) = (self.builder.create_block(), self.builder.create_block());
+            self.builder.ins().brif(equal, there, &[], next, &[]);
+            self.begin(there);
+            self.jump_to(index);
+            self.begin(next);
         }
     }
 
@@ -264,7 +264,9 @@ impl Unit<'_> {
         }
         self.write_home(&changed);
         let following = self.pc_of(self.at + inst.len() as i64);
-        let left = self.builder.use_var(self.left);
+        let ahead = std::mem::take(&mut self.ahead);
+        let left = self.left_here();
+        self.ahead = ahead;
         self.builder.ins().jump(self.out, &[following.into(), left.into(), status.into()]);
 
         self.builder.switch_to_block(on);

@@ -9,10 +9,10 @@
 //! [`status`](super::native::status).
 //!
 //! Each backward edge looks whether instructions are left, so a loop takes as
-//! long as its budget says. `left` counts a block's instructions when it is
-//! entered; whoever leaves in the middle gives back the rest.
+//! long as its budget says; how they are counted is in `budget`.
 
 mod atomic;
+mod budget;
 mod control;
 mod facts;
 mod float;
@@ -89,7 +89,9 @@ struct Unit<'a> {
     entry_pc: Value,
     /// The virtual address of the page.
     page: Value,
-    left: Variable,
+    /// See `budget`.
+    counter: Variable,
+    potentials: Vec<i64>,
     registers: Vec<Variable>,
     /// Host blocks of the region's blocks.
     blocks: Vec<ir::Block>,
@@ -130,12 +132,12 @@ impl<'a> Unit<'a> {
         let registers = (0..64)
             .map(|number| builder.declare_var(if number < 32 { I64 } else { F64 }))
             .collect();
-        let left = builder.declare_var(I64);
+        let counter = builder.declare_var(I64);
         let entry = builder.create_block();
         builder.append_block_params_for_function_params(entry);
         builder.switch_to_block(entry);
         let [cpu, budget, pc] = [0, 1, 2].map(|index| builder.block_params(entry)[index]);
-        builder.def_var(left, budget);
+        builder.def_var(counter, budget);
         let offset = builder.ins().iconst(I64, region.blocks[0].start);
         let page = builder.ins().isub(pc, offset);
         let blocks = region.blocks.iter().map(|_| builder.create_block()).collect();
@@ -154,7 +156,8 @@ impl<'a> Unit<'a> {
             cpu,
             entry_pc: pc,
             page,
-            left,
+            counter,
+            potentials: budget::potentials(region),
             registers,
             blocks,
             out,
@@ -175,7 +178,7 @@ impl<'a> Unit<'a> {
 
     /// Leaves at once if nothing is left to execute, else fetches registers.
     fn enter(&mut self) {
-        let left = self.builder.use_var(self.left);
+        let left = self.builder.use_var(self.counter);
         let body = self.builder.create_block();
         let none = self.number(0);
         let spent =
@@ -211,12 +214,6 @@ impl<'a> Unit<'a> {
         self.armed = false;
         self.singles = [None; 32];
         self.ahead = block.insts.len() as i64;
-        if self.ahead != 0 {
-            let left = self.builder.use_var(self.left);
-            let count = self.number(self.ahead);
-            let left = self.builder.ins().isub(left, count);
-            self.builder.def_var(self.left, left);
-        }
         for (at, inst) in &block.insts {
             self.at = *at;
             if self.at == jumps::CROSSING as i64 && inst.len() == 4 {
@@ -260,16 +257,6 @@ impl<'a> Unit<'a> {
     fn pc_of(&mut self, offset: i64) -> Value {
         let offset = self.number(offset);
         self.builder.ins().iadd(self.page, offset)
-    }
-
-    /// Instructions left before the present one.
-    fn left_here(&mut self) -> Value {
-        let left = self.builder.use_var(self.left);
-        if self.ahead == 0 {
-            return left;
-        }
-        let ahead = self.number(self.ahead);
-        self.builder.ins().iadd(left, ahead)
     }
 
     fn x(&mut self, register: u8) -> Value {
