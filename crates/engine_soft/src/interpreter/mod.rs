@@ -70,7 +70,7 @@ pub(crate) fn run(
         let page = pc & !(PAGE_SIZE - 1);
         let mut off = pc & (PAGE_SIZE - 2);
         if code.at_mut(slot).warm(off) {
-            code.compile(cpu, slot, off);
+            code.compile(cpu, slot, pc);
         }
         let mut insts: *const Inst = code.at(slot).insts().as_ptr();
 
@@ -149,7 +149,7 @@ pub(crate) fn run(
                         off = $offset & !1;
                         if off < PAGE_SIZE {
                             if code.at_mut(slot).warm(off) {
-                                code.compile(cpu, slot, off);
+                                code.compile(cpu, slot, page | off);
                                 insts = code.at(slot).insts().as_ptr();
                             }
                             continue 'inst;

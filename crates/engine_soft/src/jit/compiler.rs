@@ -15,15 +15,20 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::arena::{ARENA, Arena};
 use super::generator::{CompileError, Generator};
-use super::region::PageBytes;
+use super::region::{Executed, PageBytes, Source};
 use super::stubs::Stubs;
+use crate::memory;
 
 /// Requests that may wait. The newest is served first, since it is for what is
 /// hot now; when there are more the oldest is dropped.
 const QUEUE: usize = 256;
+
+/// After so long without a request the compiler gives its working memory back.
+const REST: Duration = Duration::from_secs(1);
 
 /// Guest pages whose units are known by their contents, at most.
 const MAX_PAGES: usize = 1024;
@@ -36,11 +41,14 @@ pub struct CompilerConfig {
     /// Whether the guest waits for the compiler, so that what executes is the
     /// same from run to run: for tests.
     pub wait: bool,
+    /// Whether code is compiled with its neighbourhood though that was never
+    /// executed: for tests.
+    pub whole: bool,
 }
 
 impl Default for CompilerConfig {
     fn default() -> Self {
-        Self { threshold: 3000, wait: false }
+        Self { threshold: 3000, wait: false, whole: false }
     }
 }
 
@@ -61,6 +69,9 @@ pub struct CompilerReport {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) page: Box<PageBytes>,
+    /// The first parcel of what follows the page, if that is known.
+    pub(crate) tail: Option<u16>,
+    pub(crate) executed: Box<Executed>,
     pub(crate) entry: u16,
     /// Where the answer belongs; handed back as it is.
     pub(crate) place: Place,
@@ -146,14 +157,29 @@ impl Queue {
         self.some.notify_one();
     }
 
-    /// The newest request, when there is one; `None` at the end.
-    fn pop(&self) -> Option<Request> {
+    /// The newest request, when there is one; `None` at the end. Calls `rest`
+    /// once if there is none for a while.
+    fn pop(&self, rest: impl FnOnce()) -> Option<Request> {
+        let mut rest = Some(rest);
         let mut requests = lock(&self.requests);
         loop {
             if let Some(request) = requests.as_mut()?.pop_back() {
                 return Some(request);
             }
-            requests = self.some.wait(requests).unwrap_or_else(PoisonError::into_inner);
+            if rest.is_none() {
+                requests = self.some.wait(requests).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let waited = self.some.wait_timeout(requests, REST);
+            let (held, result) = waited.unwrap_or_else(PoisonError::into_inner);
+            requests = held;
+            if result.timed_out() && requests.as_ref().is_some_and(VecDeque::is_empty) {
+                drop(requests);
+                if let Some(rest) = rest.take() {
+                    rest();
+                }
+                requests = lock(&self.requests);
+            }
         }
     }
 
@@ -254,6 +280,7 @@ impl Drop for Compiler {
 /// Units by the contents of their page.
 struct KnownPage {
     bytes: Box<PageBytes>,
+    tail: Option<u16>,
     /// By entry; none where there can be none.
     units: HashMap<u16, Option<Unit>>,
 }
@@ -275,35 +302,43 @@ impl std::fmt::Debug for Worker {
 
 impl Worker {
     fn work(&mut self, queue: &Queue) {
-        while let Some(request) = queue.pop() {
+        loop {
+            let generator = &mut self.generator;
+            let rest = || {
+                generator.rest();
+                memory::give_back();
+            };
+            let Some(request) = queue.pop(rest) else { return };
             self.serve(request);
         }
     }
 
     fn serve(&mut self, request: Request) {
-        let Request { page, entry, place, inbox } = request;
-        if let Some(unit) = self.unit(page, entry) {
+        let Request { page, tail, executed, entry, place, inbox } = request;
+        let source = Source { page: &page, tail };
+        if let Some(unit) = self.unit(source, &executed, entry) {
             inbox.put(Answer { place, entry, unit });
         }
     }
 
-    fn unit(&mut self, page: Box<PageBytes>, entry: u16) -> Option<Unit> {
+    fn unit(&mut self, source: Source<'_>, executed: &Executed, entry: u16) -> Option<Unit> {
         let mut hasher = DefaultHasher::new();
-        page.hash(&mut hasher);
+        (source.page, source.tail).hash(&mut hasher);
         let key = hasher.finish();
-        if let Some(unit) = self.known(key, &page).and_then(|known| known.units.get(&entry)) {
+        if let Some(unit) = self.known(key, source).and_then(|known| known.units.get(&entry)) {
             return unit.clone();
         }
-        let unit = self.compile(&page, entry);
-        if self.known(key, &page).is_none() {
+        let unit = self.compile(source, executed, entry);
+        if self.known(key, source).is_none() {
             if self.state.pages.load(Ordering::Relaxed) >= MAX_PAGES {
                 self.forget_pages();
             }
             self.state.pages.fetch_add(1, Ordering::Relaxed);
-            let known = KnownPage { bytes: page.clone(), units: HashMap::new() };
+            let bytes = Box::new(*source.page);
+            let known = KnownPage { bytes, tail: source.tail, units: HashMap::new() };
             self.pages.entry(key).or_default().push(known);
         }
-        self.known(key, &page)?.units.insert(entry, unit.clone());
+        self.known(key, source)?.units.insert(entry, unit.clone());
         unit
     }
 
@@ -312,12 +347,13 @@ impl Worker {
         self.state.pages.store(0, Ordering::Relaxed);
     }
 
-    fn known(&mut self, key: u64, page: &PageBytes) -> Option<&mut KnownPage> {
-        self.pages.get_mut(&key)?.iter_mut().find(|known| *known.bytes == *page)
+    fn known(&mut self, key: u64, source: Source<'_>) -> Option<&mut KnownPage> {
+        let mut alike = self.pages.get_mut(&key)?.iter_mut();
+        alike.find(|known| *known.bytes == *source.page && known.tail == source.tail)
     }
 
-    fn compile(&mut self, page: &PageBytes, entry: u16) -> Option<Unit> {
-        let code = match self.generator.unit(&self.stubs, page, entry.into())? {
+    fn compile(&mut self, source: Source<'_>, executed: &Executed, entry: u16) -> Option<Unit> {
+        let code = match self.generator.unit(&self.stubs, source, executed, entry.into())? {
             Ok(code) => code,
             // What the generator refuses the interpreter executes.
             Err(_) => return None,

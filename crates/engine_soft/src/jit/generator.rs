@@ -9,7 +9,7 @@ use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::FunctionBuilderContext;
 
-use super::region::{PageBytes, Region};
+use super::region::{Executed, Region, Source};
 use super::stubs::{Stubs, machine_code};
 use super::translate::{HostFeatures, translate};
 
@@ -71,21 +71,28 @@ impl Generator {
         Ok((generator, Arc::new(stubs)))
     }
 
+    /// Gives up working memory.
+    pub(super) fn rest(&mut self) {
+        self.context = Context::new();
+        self.builder = FunctionBuilderContext::new();
+    }
+
     fn finish(&mut self, function: Function) -> Result<Vec<u8>, CompileError> {
         self.context.clear();
         self.context.func = function;
         machine_code(&mut self.context, &*self.isa)
     }
 
-    /// The machine code of the unit that begins at `entry` of `page`; `None`
+    /// The machine code of the unit that begins at `entry` of `source`; `None`
     /// if there is none.
     pub(super) fn unit(
         &mut self,
         stubs: &Stubs,
-        page: &PageBytes,
+        source: Source<'_>,
+        executed: &Executed,
         entry: i64,
     ) -> Option<Result<Vec<u8>, CompileError>> {
-        let region = Region::new(page, entry)?;
+        let region = Region::new(source, executed, entry)?;
         self.context.clear();
         translate(
             &mut self.context.func,

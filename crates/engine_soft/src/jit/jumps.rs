@@ -6,6 +6,7 @@
 //! forget a unit is to clear entries here.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use riscv::mmu::PAGE_SIZE;
 
@@ -15,7 +16,10 @@ const SETS: usize = 3;
 /// For code: the bits of a program counter times 8 that select an entry.
 pub(crate) const INDEX_MASK: u64 = (ENTRIES as u64 - 1) << 4;
 
-/// No program counter is odd.
+/// Pages of the address space.
+const PAGES: u64 = u64::MAX / PAGE_SIZE + 1;
+
+/// No program counter is odd, nor is any that crosses a page this one.
 const NO_TAG: u64 = u64::MAX;
 
 #[derive(Debug, Clone, Copy)]
@@ -31,11 +35,19 @@ pub(crate) const ENTRY_CODE: i32 = std::mem::offset_of!(Entry, code) as i32;
 
 const EMPTY: Entry = Entry { pc: NO_TAG, code: 0 };
 
+/// Entries of a table that are remembered one by one; to look for them among
+/// all takes longer than to empty it.
+const MAX_FILLED: usize = 1024;
+
+/// In a page, where an instruction begins that ends in the next one.
+pub(crate) const CROSSING: u64 = PAGE_SIZE - 2;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Jumps {
     entries: Box<[Entry]>,
-    used: [bool; SETS],
+    /// Which entries of each table are not empty, if few are.
+    filled: [Vec<u16>; SETS],
     /// Pages that may have entries.
     pages: HashSet<u64>,
 }
@@ -44,7 +56,7 @@ impl Jumps {
     pub(crate) fn new() -> Self {
         Self {
             entries: vec![EMPTY; ENTRIES * SETS].into_boxed_slice(),
-            used: [false; SETS],
+            filled: Default::default(),
             pages: HashSet::new(),
         }
     }
@@ -56,11 +68,36 @@ impl Jumps {
 
     /// Remembers that code for `pc` begins at `code`.
     pub(crate) fn fill(&mut self, set: usize, pc: u64, code: u64) {
-        let entry = &mut self.entries[set * ENTRIES + (pc as usize >> 1) % ENTRIES];
-        if (entry.pc, entry.code) != (pc, code) {
-            *entry = Entry { pc, code };
-            self.used[set] = true;
-            self.pages.insert(pc / PAGE_SIZE);
+        self.put(set, Entry { pc, code });
+    }
+
+    /// Remembers `parcel`, the second half of the instruction at `pc`, the
+    /// last of its page: units that hold it ask for it here, since what follows
+    /// their page is not theirs to know. It is forgotten as a jump to where it
+    /// lies would be.
+    pub(crate) fn fill_crossing(&mut self, set: usize, pc: u64, parcel: u16) {
+        self.put(set, Entry { pc: pc | 1, code: parcel.into() });
+    }
+
+    /// What [`Jumps::fill_crossing`] remembered.
+    pub(crate) fn crossing(&self, set: usize, pc: u64) -> Option<u16> {
+        let entry = self.entries[set * ENTRIES + index_of(pc)];
+        (entry.pc == pc | 1).then_some(entry.code as u16)
+    }
+
+    fn put(&mut self, set: usize, new: Entry) {
+        let index = index_of(new.pc);
+        let entry = &mut self.entries[set * ENTRIES + index];
+        if (entry.pc, entry.code) == (new.pc, new.code) {
+            return;
+        }
+        if self.filled[set].len() < MAX_FILLED {
+            self.filled[set].push(index as u16);
+        }
+        *entry = new;
+        self.pages.insert(new.pc / PAGE_SIZE);
+        if new.pc & 1 != 0 {
+            self.pages.insert((new.pc / PAGE_SIZE).wrapping_add(1) % PAGES);
         }
     }
 
@@ -74,8 +111,13 @@ impl Jumps {
 
     /// Forgets one table.
     pub(crate) fn clear_set(&mut self, set: usize) {
-        if std::mem::take(&mut self.used[set]) {
-            self.entries[set * ENTRIES..][..ENTRIES].fill(EMPTY);
+        let entries = &mut self.entries[set * ENTRIES..][..ENTRIES];
+        let filled = &mut self.filled[set];
+        if filled.len() == MAX_FILLED {
+            entries.fill(EMPTY);
+        }
+        for index in filled.drain(..) {
+            entries[usize::from(index)] = EMPTY;
         }
     }
 
@@ -86,12 +128,30 @@ impl Jumps {
             return;
         }
         let page = address & !(PAGE_SIZE - 1);
-        for entry in &mut self.entries {
-            if entry.pc & !(PAGE_SIZE - 1) == page {
-                *entry = EMPTY;
+        let before = page.wrapping_sub(PAGE_SIZE);
+        for set in 0..SETS {
+            let table = &mut self.entries[set * ENTRIES..][..ENTRIES];
+            for entry in &mut table[indices_of(page)] {
+                if entry.pc & !(PAGE_SIZE - 1) == page {
+                    *entry = EMPTY;
+                }
+            }
+            let crossing = &mut table[index_of(before | CROSSING)];
+            if crossing.pc == before | CROSSING | 1 {
+                *crossing = EMPTY;
             }
         }
     }
+}
+
+fn index_of(pc: u64) -> usize {
+    (pc as usize >> 1) % ENTRIES
+}
+
+/// Where entries of the page at `page` are.
+fn indices_of(page: u64) -> Range<usize> {
+    let first = index_of(page);
+    first..first + PAGE_SIZE as usize / 2
 }
 
 #[cfg(test)]
@@ -111,6 +171,28 @@ mod tests {
         jumps.clear_page(0x8000_0FFF);
         assert_eq!(found(&jumps, 1, 0x8000_0004), None);
         assert_eq!(found(&jumps, 1, 0x8000_1006), Some(2));
+    }
+
+    #[test]
+    fn what_crosses_into_a_page_goes_with_either() {
+        for gone in [0x8000_0123, 0x8000_1123] {
+            let mut jumps = Jumps::new();
+            jumps.fill_crossing(2, 0x8000_0FFE, 7);
+            assert_eq!(jumps.crossing(2, 0x8000_0FFE), Some(7));
+            assert_eq!(found(&jumps, 2, 0x8000_0FFE), None, "it is no place to jump to");
+            jumps.clear_page(gone);
+            assert_eq!(jumps.crossing(2, 0x8000_0FFE), None);
+        }
+    }
+
+    #[test]
+    fn a_table_is_emptied_however_many_it_holds() {
+        for count in [3, MAX_FILLED as u64 - 1, MAX_FILLED as u64 + 5] {
+            let mut jumps = Jumps::new();
+            (0..count).for_each(|index| jumps.fill(0, index * 2, 1));
+            jumps.clear();
+            assert!((0..count).all(|index| found(&jumps, 0, index * 2).is_none()));
+        }
     }
 
     #[test]

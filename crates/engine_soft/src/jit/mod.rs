@@ -39,4 +39,5 @@ pub use generator::CompileError;
 
 pub(crate) use compiler::{Answer, Place, Request};
 pub(crate) use operands::writes_integer;
+pub(crate) use region::Executed;
 pub(crate) use units::{Units, enter};

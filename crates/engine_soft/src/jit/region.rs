@@ -15,7 +15,69 @@ use super::operands::{Operands, Registers};
 pub(crate) type PageBytes = [u8; PAGE_SIZE as usize];
 
 /// Instructions in a unit, at most: the nearest to its entry.
-const MAX_INSTS: usize = 128;
+const MAX_INSTS: usize = 192;
+
+/// Which instructions of a page have been executed: what has not is rarely
+/// worth compiling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Executed([u64; PAGE_SIZE as usize / 128]);
+
+impl Executed {
+    pub(crate) fn none() -> Self {
+        Self([0; PAGE_SIZE as usize / 128])
+    }
+
+    pub(crate) fn all() -> Self {
+        Self([u64::MAX; PAGE_SIZE as usize / 128])
+    }
+
+    /// The one at `offset`, which is in the page, has been.
+    pub(crate) fn insert(&mut self, offset: usize) {
+        self.0[offset / 128 % self.0.len()] |= 1 << (offset / 2 % 64);
+    }
+
+    /// Whether the one at `offset` has been; nobody knows of other pages.
+    fn contains(&self, offset: i64) -> bool {
+        let index = usize::try_from(offset).ok();
+        let word = index.and_then(|index| self.0.get(index / 128));
+        word.is_some_and(|word| word >> (offset / 2 % 64) & 1 != 0)
+    }
+}
+
+/// What units are made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) page: &'a PageBytes,
+    /// The first parcel of what follows the page, if that is known.
+    pub(crate) tail: Option<u16>,
+}
+
+impl Source<'_> {
+    fn parcel(&self, offset: i64) -> Option<u32> {
+        if offset == PAGE_SIZE as i64 {
+            return self.tail.map(u32::from);
+        }
+        let index = usize::try_from(offset).ok()?;
+        let bytes = self.page.get(index..index + 2)?;
+        Some(u32::from(u16::from_le_bytes([bytes[0], bytes[1]])))
+    }
+
+    /// `None` outside the page and where the instruction reaches over its end
+    /// and it is not known how it goes on there.
+    fn decode(&self, offset: i64) -> Option<Inst> {
+        if !is_inside(offset) {
+            return None;
+        }
+        let low = self.parcel(offset)?;
+        let bits = if low & 3 == 3 { self.parcel(offset + 2)? << 16 | low } else { low };
+        Some(riscv::decode(bits))
+    }
+
+    /// Whether what is at `offset` of the page is for the interpreter.
+    fn is_left_out(&self, offset: i64) -> bool {
+        is_inside(offset) && !self.decode(offset).is_some_and(is_translated)
+    }
+}
 
 /// How a block ends. Offsets are from the page's start and may lie outside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,20 +116,29 @@ pub(crate) struct Region {
     pub(crate) live: Registers,
     /// Where calls within the region return to.
     pub(crate) returns: Vec<i64>,
+    /// What the instruction that crosses the page's end was read with.
+    pub(crate) tail: u16,
 }
 
 impl Region {
-    /// What is reached from `entry` in `page`; `None` if the interpreter has
-    /// to execute the very first instruction.
-    pub(crate) fn new(page: &PageBytes, entry: i64) -> Option<Self> {
-        let (starts, insts) = reach(page, entry);
+    /// What is reached from `entry` by way of what was executed; `None` if the
+    /// interpreter has to execute the very first instruction.
+    pub(crate) fn new(source: Source<'_>, executed: &Executed, entry: i64) -> Option<Self> {
+        // What begins a unit has to be wholly inside the page.
+        Source { tail: None, ..source }.decode(entry)?;
+        let (starts, insts) = reach(source, executed, entry);
         let blocks: Vec<Block> = starts
             .keys()
-            .filter(|start| insts.contains_key(start) || is_left_out(page, **start))
-            .map(|start| block(page, *start, &starts, &insts))
+            .filter(|start| insts.contains_key(start) || source.is_left_out(**start))
+            .map(|start| block(source, *start, &starts, &insts))
             .collect();
-        let mut region =
-            Self { by_start: BTreeMap::new(), blocks, live: Registers::NONE, returns: Vec::new() };
+        let mut region = Self {
+            by_start: BTreeMap::new(),
+            blocks,
+            live: Registers::NONE,
+            returns: Vec::new(),
+            tail: source.tail.unwrap_or(0),
+        };
         let first = region.blocks.iter().position(|block| block.start == entry)?;
         region.blocks.swap(0, first);
         if region.blocks[0].insts.is_empty() {
@@ -100,7 +171,7 @@ impl Region {
     }
 
     /// Blocks of the region that may follow `block`.
-    fn successors(&self, block: &Block) -> Vec<usize> {
+    pub(crate) fn successors(&self, block: &Block) -> Vec<usize> {
         let offsets = match block.end {
             End::Branch { taken, following } => vec![taken, following],
             End::Jump { to } => vec![to],
@@ -175,17 +246,18 @@ type Starts = BTreeMap<i64, ()>;
 type Insts = BTreeMap<i64, Inst>;
 
 /// Offsets where blocks start, and all instructions, nearest first.
-fn reach(page: &PageBytes, entry: i64) -> (Starts, Insts) {
+fn reach(source: Source<'_>, executed: &Executed, entry: i64) -> (Starts, Insts) {
     let (mut starts, mut insts) = (Starts::new(), Insts::new());
     let mut work = VecDeque::from([entry]);
     while let Some(start) = work.pop_front() {
-        if starts.contains_key(&start) || insts.len() >= MAX_INSTS {
+        let worthwhile = start == entry || executed.contains(start) || !is_inside(start);
+        if starts.contains_key(&start) || insts.len() >= MAX_INSTS || !worthwhile {
             continue;
         }
         starts.insert(start, ());
         let mut at = start;
         while !insts.contains_key(&at) {
-            let Some(inst) = decode(page, at).filter(|inst| is_translated(*inst)) else { break };
+            let Some(inst) = source.decode(at).filter(|inst| is_translated(*inst)) else { break };
             insts.insert(at, inst);
             let following = at + inst.len() as i64;
             match inst.op {
@@ -219,12 +291,7 @@ fn is_inside(offset: i64) -> bool {
     (0..PAGE_SIZE as i64).contains(&offset)
 }
 
-/// Whether what is at `offset` of the page is for the interpreter.
-fn is_left_out(page: &PageBytes, offset: i64) -> bool {
-    is_inside(offset) && !decode(page, offset).is_some_and(is_translated)
-}
-
-fn block(page: &PageBytes, start: i64, starts: &Starts, insts: &Insts) -> Block {
+fn block(source: Source<'_>, start: i64, starts: &Starts, insts: &Insts) -> Block {
     let mut block = Block {
         start,
         insts: Vec::new(),
@@ -239,7 +306,7 @@ fn block(page: &PageBytes, start: i64, starts: &Starts, insts: &Insts) -> Block 
             return block;
         }
         let Some(inst) = insts.get(&at) else {
-            let left_out = is_left_out(page, at);
+            let left_out = source.is_left_out(at);
             block.end = if left_out { End::Interpret { at } } else { End::Jump { to: at } };
             return block;
         };
@@ -259,19 +326,6 @@ fn block(page: &PageBytes, start: i64, starts: &Starts, insts: &Insts) -> Block 
         }
         return block;
     }
-}
-
-fn parcel(page: &PageBytes, offset: i64) -> Option<u32> {
-    let index = usize::try_from(offset).ok()?;
-    let bytes = page.get(index..index + 2)?;
-    Some(u32::from(u16::from_le_bytes([bytes[0], bytes[1]])))
-}
-
-/// `None` outside the page and where the instruction reaches over its end.
-fn decode(page: &PageBytes, offset: i64) -> Option<Inst> {
-    let low = parcel(page, offset)?;
-    let bits = if low & 3 == 3 { parcel(page, offset + 2)? << 16 | low } else { low };
-    Some(riscv::decode(bits))
 }
 
 /// Whether the instruction is compiled; the interpreter executes the others.

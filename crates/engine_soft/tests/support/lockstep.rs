@@ -188,7 +188,7 @@ impl Program {
 
     /// An instruction or a few that belong together.
     fn piece(&mut self, random: &mut Random) {
-        match random.below(24) {
+        match random.below(26) {
             0 => self.word(ecall()),
             1 => self.skip(random),
             2 => self.call(random),
@@ -199,6 +199,8 @@ impl Program {
             11..=15 => self.valid(random, &[0x53, 0x43, 0x47, 0x4B, 0x4F, 0x53, 0x53]),
             16 => self.compressed(random),
             17 if random.one_in(4) => self.word(0x0F),
+            24 => self.extend(random),
+            25 => self.walk(random),
             _ => self.valid(random, &[0x13, 0x33, 0x1B, 0x3B, 0x37, 0x17, 0x33]),
         }
     }
@@ -281,6 +283,39 @@ impl Program {
         self.words(&[add(H[1], H[1], CODE_BASE), sw(H[0], H[1], 0)]);
         self.word(if random.one_in(4) { nop() } else { fence_i() });
         self.word(addi(1, 1, 1));
+    }
+
+    /// Shifts left and back, as compilers do to extend what is narrow.
+    fn extend(&mut self, random: &mut Random) {
+        let (rd, rs) = (random.register(), random.register());
+        let amounts = [32_u32, 48, 56, 40, 32];
+        let up = amounts[random.below(5) as usize];
+        let down = if random.one_in(3) { random.below(64) as u32 } else { up };
+        let kind = if random.one_in(2) { 1 << 30 } else { 0 };
+        self.word(slli(rd, rs, up as i32));
+        if random.one_in(4) {
+            self.word(addi(rs, rs, 1));
+        }
+        self.word(0x13 | rd << 7 | 5 << 12 | rd << 15 | down << 20 | kind);
+        // Words of words.
+        self.valid(random, &[0x1B, 0x3B, 0x3B]);
+        self.word(0x3B | rd << 7 | rd << 15 | rs << 20);
+        self.word(0x3B | rs << 7 | rd << 15 | rd << 20 | 0x20 << 25);
+    }
+
+    /// Accesses by way of pointers that are made from each other.
+    fn walk(&mut self, random: &mut Random) {
+        let base = if random.one_in(2) { DATA_BASE } else { VIRTUAL_BASE };
+        let step = random.below(96) as i32 - 48;
+        self.word(addi(SCRATCH, base, step));
+        for _ in 0..2 + random.below(4) {
+            let by = if random.one_in(3) { base } else { SCRATCH };
+            let offset = random.below(64) as i32 - 32;
+            self.one_access(random, by, offset);
+            if random.one_in(2) {
+                self.word(addi(SCRATCH, SCRATCH, random.below(32) as i32 - 8));
+            }
+        }
     }
 
     fn access(&mut self, random: &mut Random) {

@@ -45,12 +45,13 @@ pub(crate) fn get(window: &StorageWindow, address: u64) -> u64 {
 /// has the same tests, everything is compiled before it is executed first.
 pub(crate) fn soft_config() -> SoftConfig {
     let compiled = module_path!().starts_with("compiled");
-    SoftConfig { compiler: compiled.then(eager_compiler), ..SoftConfig::default() }
+    SoftConfig { compiler: compiled.then(|| eager_compiler(true)), ..SoftConfig::default() }
 }
 
-/// A compiler that takes everything and makes the guest wait.
-pub(crate) fn eager_compiler() -> Arc<Compiler> {
-    Compiler::start(CompilerConfig { threshold: 1, wait: true }).unwrap()
+/// A compiler that takes everything and makes the guest wait; with `whole` it
+/// takes what was not executed, too.
+pub(crate) fn eager_compiler(whole: bool) -> Arc<Compiler> {
+    Compiler::start(CompilerConfig { threshold: 1, wait: true, whole }).unwrap()
 }
 
 /// No devices anywhere.

@@ -8,6 +8,11 @@ fn page(words: &[(usize, u32)]) -> Box<PageBytes> {
     page
 }
 
+/// The region at `entry` if all of `page` was executed.
+fn whole(page: &PageBytes, entry: i64) -> Option<Region> {
+    Region::new(Source { page, tail: None }, &Executed::all(), entry)
+}
+
 /// `addi a0, a0, 1`
 const ADD: u32 = 0x0015_0513;
 const ECALL: u32 = 0x73;
@@ -18,7 +23,7 @@ const BACK: u32 = 0xFEB5_1EE3;
 
 #[test]
 fn a_loop_is_one_block_that_follows_itself() {
-    let region = Region::new(&page(&[(8, ADD), (12, BACK), (16, ECALL)]), 8).unwrap();
+    let region = whole(&page(&[(8, ADD), (12, BACK), (16, ECALL)]), 8).unwrap();
     assert_eq!(region.blocks[0].end, End::Branch { taken: 8, following: 16 });
     let after = region.block_at(16).unwrap();
     assert_eq!(region.blocks[after].end, End::Interpret { at: 16 });
@@ -26,30 +31,53 @@ fn a_loop_is_one_block_that_follows_itself() {
 
 #[test]
 fn what_a_loop_writes_is_dirty_at_its_start_and_live_at_the_entry() {
-    let region = Region::new(&page(&[(8, ADD), (12, BACK), (16, ECALL)]), 8).unwrap();
+    let region = whole(&page(&[(8, ADD), (12, BACK), (16, ECALL)]), 8).unwrap();
     assert_eq!(region.blocks[0].dirty, Registers::of(10));
     assert_eq!(region.live, Registers::of(10).with(Registers::of(11)));
 }
 
 #[test]
 fn nothing_is_compiled_where_the_interpreter_has_to_begin() {
-    assert!(Region::new(&page(&[(8, ECALL)]), 8).is_none());
+    assert!(whole(&page(&[(8, ECALL)]), 8).is_none());
     // All zeros are no instruction.
-    assert!(Region::new(&page(&[]), 0).is_none());
+    assert!(whole(&page(&[]), 0).is_none());
 }
 
 #[test]
 fn an_instruction_over_the_page_end_is_left_out() {
     let mut bytes = page(&[(4090, ADD)]);
     bytes[4094] = ADD as u8;
-    let region = Region::new(&bytes, 4090).unwrap();
+    let region = whole(&bytes, 4090).unwrap();
     assert_eq!(region.blocks[0].end, End::Interpret { at: 4094 });
+}
+
+#[test]
+fn an_instruction_over_the_page_end_is_taken_in_if_its_end_is_known() {
+    let mut bytes = page(&[(4090, ADD)]);
+    bytes[4094..].copy_from_slice(&ADD.to_le_bytes()[..2]);
+    let source = Source { page: &bytes, tail: Some((ADD >> 16) as u16) };
+    let region = Region::new(source, &Executed::all(), 4090).unwrap();
+    assert_eq!(region.blocks[0].insts.len(), 2);
+    assert_eq!(region.blocks[0].end, End::Jump { to: 4098 });
+    assert!(Region::new(source, &Executed::all(), 4094).is_none(), "no unit begins with it");
+}
+
+#[test]
+fn what_was_not_executed_is_left_to_others() {
+    let bytes = page(&[(8, ADD), (12, BACK), (16, ADD)]);
+    let mut executed = Executed::none();
+    executed.insert(8);
+    let source = Source { page: &bytes, tail: None };
+    let region = Region::new(source, &executed, 8).unwrap();
+    assert_eq!((region.blocks.len(), region.block_at(16)), (1, None));
+    executed.insert(16);
+    assert!(Region::new(source, &executed, 8).unwrap().block_at(16).is_some());
 }
 
 #[test]
 fn a_return_follows_the_calls_of_the_region() {
     // jal ra, +12; ecall; ret at 20
-    let region = Region::new(&page(&[(8, 0x00C0_00EF), (12, ECALL), (20, RET)]), 8).unwrap();
+    let region = whole(&page(&[(8, 0x00C0_00EF), (12, ECALL), (20, RET)]), 8).unwrap();
     assert_eq!(region.returns, [12]);
     assert!(ends_in_return(&region.blocks[region.block_at(20).unwrap()]));
 }
@@ -57,7 +85,7 @@ fn a_return_follows_the_calls_of_the_region() {
 #[test]
 fn a_region_is_bounded_and_goes_on_elsewhere() {
     let words: Vec<_> = (0..1000).map(|index| (index * 4, ADD)).collect();
-    let region = Region::new(&page(&words), 0).unwrap();
+    let region = whole(&page(&words), 0).unwrap();
     let count: usize = region.blocks.iter().map(|block| block.insts.len()).sum();
     assert_eq!(count, MAX_INSTS);
     assert_eq!(region.blocks[0].end, End::Jump { to: 4 * MAX_INSTS as i64 });

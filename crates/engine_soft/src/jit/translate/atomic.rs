@@ -63,7 +63,7 @@ impl Unit<'_> {
         let address = self.x(inst.rs1);
         let (slow, on) = (self.cold_block(), self.builder.create_block());
         let located = self.builder.append_block_param(on, I64);
-        let host = self.look_up(table, address, size, Within::Aligned, slow);
+        let host = self.look_up(table, (address, 0), size, Within::Aligned, slow);
         self.builder.ins().jump(on, &[host.into()]);
         let store = if table == Table::Write { FOR_STORE as i64 } else { 0 };
         self.call_slowly(

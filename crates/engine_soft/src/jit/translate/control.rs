@@ -100,16 +100,17 @@ impl Unit<'_> {
     /// Ends the present host block, and with it the region's: on at `offset`.
     pub(super) fn go_to(&mut self, offset: i64) {
         match self.region.block_at(offset) {
-            Some(index) if offset > self.at => {
-                self.builder.ins().jump(self.blocks[index], &[]);
-            }
+            Some(index) if offset > self.at => self.jump_to(index),
             Some(index) => {
-                let over = self.cold_block();
+                let (over, again) = (self.cold_block(), self.builder.create_block());
                 let spent = self.is_spent();
-                self.builder.ins().brif(spent, over, &[], self.blocks[index], &[]);
-                self.builder.switch_to_block(over);
-                self.at = offset;
+                self.builder.ins().brif(spent, over, &[], again, &[]);
+                self.begin(over);
+                let at = std::mem::replace(&mut self.at, offset);
                 self.leave(status::GO_ON);
+                self.at = at;
+                self.begin(again);
+                self.jump_to(index);
             }
             None => {
                 let pc = self.pc_of(offset);
@@ -118,16 +119,11 @@ impl Unit<'_> {
         }
     }
 
-    fn is_spent(&mut self) -> Value {
-        let (left, none) = (self.builder.use_var(self.left), self.number(0));
-        self.builder.ins().icmp(IntCC::SignedLessThanOrEqual, left, none)
-    }
-
     /// Ends the region's block: on in the unit for `pc`.
     fn go_on_at(&mut self, pc: Value) {
         let changed = self.changed();
         self.write_home(&changed);
-        let left = self.builder.use_var(self.left);
+        let left = self.left_here();
         self.builder.ins().jump(self.onward, &[pc.into(), left.into()]);
     }
 
@@ -162,7 +158,9 @@ impl Unit<'_> {
     /// The host block to branch to for `offset`, and whether that is all.
     fn branch_target(&mut self, offset: i64) -> (ir::Block, bool) {
         match self.region.block_at(offset) {
-            Some(index) if offset > self.at => (self.blocks[index], true),
+            Some(index) if offset > self.at && self.change_to(index) == 0 => {
+                (self.blocks[index], true)
+            }
             _ => (self.builder.create_block(), false),
         }
     }
@@ -201,10 +199,36 @@ impl Unit<'_> {
             let Some(index) = region.block_at(*offset) else { continue };
             let pc = self.pc_of(*offset);
             let equal = self.builder.ins().icmp(IntCC::Equal, target, pc);
-            let next = self.builder.create_block();
-            self.builder.ins().brif(equal, self.blocks[index], &[], next, &[]);
-            self.builder.switch_to_block(next);
+            let (there, next) = (self.builder.create_block(), self.builder.create_block());
+            self.builder.ins().brif(equal, there, &[], next, &[]);
+            self.begin(there);
+            self.jump_to(index);
+            self.begin(next);
         }
+    }
+
+    /// Leaves the present instruction, which crosses the page's end, to the
+    /// interpreter unless it is known to end as it did when it was compiled.
+    pub(super) fn compare_tail(&mut self) {
+        let pc = self.pc_of(self.at);
+        let entry = self.jump_entry(pc);
+        let found = self.builder.ins().load(I64, memory(), entry, jumps::ENTRY_PC);
+        let tag = self.pc_of(self.at | 1);
+        let elsewhere = self.builder.ins().bxor(found, tag);
+        let parcel = self.builder.ins().load(I64, memory(), entry, jumps::ENTRY_CODE);
+        let expected = self.number(self.region.tail.into());
+        let another = self.builder.ins().bxor(parcel, expected);
+        let odd = self.builder.ins().bor(elsewhere, another);
+        self.unless(odd);
+    }
+
+    /// Where the jump cache has what it knows of `pc`.
+    fn jump_entry(&mut self, pc: Value) -> Value {
+        let table = self.fetch(I64, native::TABLE);
+        let (three, mask) = (self.number(3), self.number(jumps::INDEX_MASK as i64));
+        let index = self.builder.ins().ishl(pc, three);
+        let index = self.builder.ins().band(index, mask);
+        self.builder.ins().iadd(table, index)
     }
 
     /// The runtime does it; then on, if nothing has changed that a unit
@@ -240,7 +264,9 @@ impl Unit<'_> {
         }
         self.write_home(&changed);
         let following = self.pc_of(self.at + inst.len() as i64);
-        let left = self.builder.use_var(self.left);
+        let ahead = std::mem::take(&mut self.ahead);
+        let left = self.left_here();
+        self.ahead = ahead;
         self.builder.ins().jump(self.out, &[following.into(), left.into(), status.into()]);
 
         self.builder.switch_to_block(on);
@@ -253,11 +279,7 @@ impl Unit<'_> {
     pub(super) fn finish_ways_out(&mut self) {
         self.builder.switch_to_block(self.onward);
         let [pc, left] = [0, 1].map(|index| self.builder.block_params(self.onward)[index]);
-        let table = self.fetch(I64, native::TABLE);
-        let (three, mask) = (self.number(3), self.number(jumps::INDEX_MASK as i64));
-        let index = self.builder.ins().ishl(pc, three);
-        let index = self.builder.ins().band(index, mask);
-        let entry = self.builder.ins().iadd(table, index);
+        let entry = self.jump_entry(pc);
         let found = self.builder.ins().load(I64, memory(), entry, jumps::ENTRY_PC);
         let hit = self.builder.ins().icmp(IntCC::Equal, found, pc);
         let there = self.builder.create_block();

@@ -141,7 +141,7 @@ impl Unit<'_> {
     }
 
     /// Leaves the instruction to the interpreter where `odd`.
-    fn unless(&mut self, odd: Value) {
+    pub(super) fn unless(&mut self, odd: Value) {
         let (cold, on) = (self.cold_block(), self.builder.create_block());
         self.builder.ins().brif(odd, cold, &[], on, &[]);
         self.begin(cold);

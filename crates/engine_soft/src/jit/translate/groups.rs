@@ -1,5 +1,6 @@
-//! Accesses that share one look-up: those of a block by way of the same value
-//! of the same register, near enough to each other to lie in one page.
+//! Accesses that share one look-up: those of a block by way of one pointer and
+//! of what is computed from it by adding numbers (its root is what it was
+//! before that), near enough to each other to lie in one page.
 //!
 //! The first looks up the whole stretch. If that lies in one page that may be
 //! accessed as the most demanding of the group wants, the others need no
@@ -12,14 +13,16 @@ use std::collections::BTreeMap;
 use cranelift_codegen::ir::Value;
 use riscv::{Inst, Op};
 
+use super::super::operands::Operands;
+
 /// Bytes that a group spans, at most: far below a page, so that most stretches
 /// lie in one.
-const MAX_SPAN: i64 = 512;
+const MAX_SPAN: i64 = 256;
 
 /// A group.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Group {
-    /// The least offset from the register.
+    /// The least offset from the root.
     pub(super) least: i64,
     end: i64,
     /// Whether one of the accesses is a store.
@@ -41,53 +44,80 @@ impl Group {
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     groups: Vec<Group>,
-    /// By the offset of the instruction.
-    members: BTreeMap<i64, usize>,
+    /// Group and offset from its root, by the offset of the instruction.
+    members: BTreeMap<i64, (usize, i64)>,
+}
+
+/// Where a register of the block points: a value that nobody knows and an
+/// offset from it.
+#[derive(Debug, Clone, Copy)]
+struct Pointer {
+    root: usize,
+    offset: i64,
+}
+
+/// Pointers in registers, instruction by instruction.
+struct Pointers {
+    registers: [Pointer; 32],
+    roots: usize,
+}
+
+impl Pointers {
+    fn new() -> Self {
+        Self { registers: std::array::from_fn(|root| Pointer { root, offset: 0 }), roots: 32 }
+    }
+
+    fn of(&self, register: u8) -> Pointer {
+        self.registers[usize::from(register & 31)]
+    }
+
+    fn execute(&mut self, inst: Inst) {
+        let pointer = match (inst.op, inst.rs1, inst.rs2()) {
+            (Op::Addi, 1.., _) => {
+                let Pointer { root, offset } = self.of(inst.rs1);
+                Some(Pointer { root, offset: offset + i64::from(inst.imm) })
+            }
+            (Op::Add, 0, from) | (Op::Add, from, 0) => Some(self.of(from)),
+            _ => None,
+        };
+        for number in Operands::of(inst).writes.iter().filter(|number| *number < 32) {
+            self.registers[number] = pointer.unwrap_or(Pointer { root: self.roots, offset: 0 });
+            self.roots += 1;
+        }
+    }
 }
 
 impl Groups {
     /// The groups among the instructions of a block.
     pub(super) fn new(insts: &[(i64, Inst)]) -> Self {
         let mut groups = Self::default();
-        // The open group of each register.
-        let mut open = [None; 32];
+        let mut pointers = Pointers::new();
+        // The open group of each root.
+        let mut open = BTreeMap::new();
         for (at, inst) in insts {
             if let Some((size, stores)) = access(inst.op) {
-                groups.add(*at, *inst, size, stores, &mut open);
+                let Pointer { root, offset } = pointers.of(inst.rs1);
+                let offset = offset + i64::from(inst.imm);
+                let group = groups.join(open.get(&root).copied(), offset, size, stores);
+                open.insert(root, group);
+                groups.members.insert(*at, (group, offset));
             }
-            for number in super::super::operands::Operands::of(*inst).writes.iter() {
-                if number < 32 {
-                    open[number] = None;
-                }
-            }
+            pointers.execute(*inst);
         }
         let Self { groups: all, members } = &mut groups;
-        members.retain(|_, group| all[*group].members > 1);
+        members.retain(|_, (group, _)| all[*group].members > 1);
         groups
     }
 
-    fn add(
-        &mut self,
-        at: i64,
-        inst: Inst,
-        size: i64,
-        stores: bool,
-        open: &mut [Option<usize>; 32],
-    ) {
-        let offset = i64::from(inst.imm);
-        let register = usize::from(inst.rs1 & 31);
-        let index = open[register].filter(|index| {
-            let group: Group = self.groups[*index];
+    /// Adds an access to `group`, if that is near enough, or else to a new one.
+    fn join(&mut self, group: Option<usize>, offset: i64, size: i64, stores: bool) -> usize {
+        let index = group.filter(|index| {
+            let group = self.groups[*index];
             group.end.max(offset + size) - group.least.min(offset) <= MAX_SPAN
         });
         let index = index.unwrap_or_else(|| {
-            self.groups.push(Group {
-                least: offset,
-                end: offset + size,
-                stores,
-                host: None,
-                members: 0,
-            });
+            let (least, end) = (offset, offset + size);
+            self.groups.push(Group { least, end, stores, host: None, members: 0 });
             self.groups.len() - 1
         });
         let group = &mut self.groups[index];
@@ -95,13 +125,13 @@ impl Groups {
         group.end = group.end.max(offset + size);
         group.stores |= stores;
         group.members += 1;
-        open[register] = Some(index);
-        self.members.insert(at, index);
+        index
     }
 
-    /// The group of the access at `at`, with its number.
-    pub(super) fn of(&self, at: i64) -> Option<(usize, Group)> {
-        self.members.get(&at).map(|index| (*index, self.groups[*index]))
+    /// The number of the group of the access at `at`, where it accesses and
+    /// the group.
+    pub(super) fn of(&self, at: i64) -> Option<(usize, i64, Group)> {
+        self.members.get(&at).map(|(index, offset)| (*index, *offset, self.groups[*index]))
     }
 
     /// The first access of `group` found `host`.

@@ -7,6 +7,7 @@ use riscv::{Inst, Op};
 use types::{I8, I16, I32, I64};
 
 use super::Unit;
+use super::facts::Fact;
 
 impl Unit<'_> {
     pub(super) fn integer(&mut self, inst: Inst) {
@@ -14,8 +15,115 @@ impl Unit<'_> {
             self.builder.ins().fence();
             return;
         }
-        let value = self.computed(inst);
+        let (value, fact) = match (self.simple(inst), in_words(inst.op)) {
+            (Some(known), _) => known,
+            (None, true) => {
+                let word = self.computed_word(inst);
+                (self.word(word), Fact { word: Some(word), ..Fact::default() })
+            }
+            (None, false) => (self.computed(inst), Fact::default()),
+        };
         self.set_x(inst.rd, value);
+        self.facts.set(inst.rd, fact);
+    }
+
+    /// Value and fact, where what is known of the operands makes them simple.
+    fn simple(&mut self, inst: Inst) -> Option<(Value, Fact)> {
+        let imm = i64::from(inst.imm);
+        let (a, b) = (self.facts.of(inst.rs1), self.facts.of(inst.rs2()));
+        match (inst.op, a.constant, b.constant) {
+            (Op::Lui, _, _) => Some(self.constant_fact(imm)),
+            (Op::Addi, Some(a), _) => Some(self.constant_fact(a.wrapping_add(imm))),
+            (Op::Addiw, Some(a), _) => {
+                Some(self.constant_fact(i64::from(a.wrapping_add(imm) as i32)))
+            }
+            (Op::Slli, Some(a), _) => Some(self.constant_fact(a << (imm & 63))),
+            (Op::Addi, ..) => {
+                let (base, offset) = self.x_sum(inst.rs1);
+                let offset = offset + imm;
+                let fact = Fact { sum: Some((base, offset)), ..Fact::default() };
+                Some((self.sum(base, offset), fact))
+            }
+            (Op::Add, Some(0), _) => Some((self.x(inst.rs2()), b)),
+            (Op::Add, _, Some(0)) => Some((self.x(inst.rs1), a)),
+            (Op::Slli, ..) if imm & 63 != 0 => {
+                let value = self.x(inst.rs1);
+                let amount = self.number(imm & 63);
+                let shifted = self.builder.ins().ishl(value, amount);
+                Some((shifted, Fact { shifted: Some((value, imm & 63)), ..Fact::default() }))
+            }
+            (Op::Srli | Op::Srai, ..) => {
+                let (value, up) = a.shifted?;
+                Some((self.shifted_back(inst.op, value, up, imm & 63)?, Fact::default()))
+            }
+            _ => None,
+        }
+    }
+
+    fn constant_fact(&mut self, value: i64) -> (Value, Fact) {
+        (self.number(value), Fact { constant: Some(value), ..Fact::default() })
+    }
+
+    /// `value` shifted left by `up` and back by `down`: an extension of its
+    /// low bits, where the host has one.
+    fn shifted_back(&mut self, op: Op, value: Value, up: i64, down: i64) -> Option<Value> {
+        let kind = match up {
+            32 => I32,
+            48 => I16,
+            56 => I8,
+            _ => return None,
+        };
+        if down > up {
+            return None;
+        }
+        let low = self.builder.ins().ireduce(kind, value);
+        let extended = if op == Op::Srli {
+            self.builder.ins().uextend(I64, low)
+        } else {
+            self.builder.ins().sextend(I64, low)
+        };
+        if up == down {
+            return Some(extended);
+        }
+        let rest = self.number(up - down);
+        Some(self.builder.ins().ishl(extended, rest))
+    }
+
+    /// The low half of a register.
+    fn x_word(&mut self, register: u8) -> Value {
+        let known = self.facts.of(register).word;
+        known.unwrap_or_else(|| {
+            let value = self.x(register);
+            self.low(value)
+        })
+    }
+
+    /// The 32 bits whose sign extension is the result.
+    fn computed_word(&mut self, inst: Inst) -> Value {
+        let a = self.x_word(inst.rs1);
+        let b = if has_immediate(inst.op) {
+            self.builder.ins().iconst(I32, i64::from(inst.imm) & 0xFFFF_FFFF)
+        } else {
+            self.x_word(inst.rs2())
+        };
+        match inst.op {
+            Op::Addiw | Op::Addw => self.builder.ins().iadd(a, b),
+            Op::Subw => self.builder.ins().isub(a, b),
+            Op::Slliw | Op::Sllw => self.builder.ins().ishl(a, b),
+            Op::Srliw | Op::Srlw => self.builder.ins().ushr(a, b),
+            Op::Sraiw | Op::Sraw => self.builder.ins().sshr(a, b),
+            Op::Mulw => self.builder.ins().imul(a, b),
+            Op::Divw => self.signed_quotient(a, b),
+            Op::Remw => self.signed_remainder(a, b),
+            Op::Divuw => self.unsigned_quotient(a, b),
+            Op::Remuw => self.unsigned_remainder(a, b),
+            Op::Clzw => self.builder.ins().clz(a),
+            Op::Ctzw => self.builder.ins().ctz(a),
+            Op::Cpopw => self.builder.ins().popcnt(a),
+            Op::Rolw => self.builder.ins().rotl(a, b),
+            // Rorw and Roriw.
+            _ => self.builder.ins().rotr(a, b),
+        }
     }
 
     /// The 32 low bits.
@@ -43,18 +151,6 @@ impl Unit<'_> {
         self.builder.ins().sextend(I64, low)
     }
 
-    /// A 32-bit operation, sign-extended.
-    fn in_word(
-        &mut self,
-        a: Value,
-        b: Value,
-        operation: impl FnOnce(&mut Self, Value, Value) -> Value,
-    ) -> Value {
-        let (a, b) = (self.low(a), self.low(b));
-        let result = operation(self, a, b);
-        self.word(result)
-    }
-
     fn bit(&mut self, number: Value) -> Value {
         let one = self.number(1);
         self.builder.ins().ishl(one, number)
@@ -79,9 +175,8 @@ impl Unit<'_> {
         // The second operand of register and immediate forms alike.
         let b = if has_immediate(inst.op) { self.number(imm) } else { self.x(inst.rs2()) };
         match inst.op {
-            Op::Lui => b,
             Op::Auipc => self.pc_of(self.at.wrapping_add(imm)),
-            Op::Addi | Op::Add => ins!().iadd(a, b),
+            Op::Add => ins!().iadd(a, b),
             Op::Sub => ins!().isub(a, b),
             Op::Slti | Op::Slt => self.is(IntCC::SignedLessThan, a, b),
             Op::Sltiu | Op::Sltu => self.is(IntCC::UnsignedLessThan, a, b),
@@ -91,11 +186,6 @@ impl Unit<'_> {
             Op::Slli | Op::Sll => ins!().ishl(a, b),
             Op::Srli | Op::Srl => ins!().ushr(a, b),
             Op::Srai | Op::Sra => ins!().sshr(a, b),
-            Op::Addiw | Op::Addw => self.in_word(a, b, |unit, a, b| unit.builder.ins().iadd(a, b)),
-            Op::Subw => self.in_word(a, b, |unit, a, b| unit.builder.ins().isub(a, b)),
-            Op::Slliw | Op::Sllw => self.in_word(a, b, |unit, a, b| unit.builder.ins().ishl(a, b)),
-            Op::Srliw | Op::Srlw => self.in_word(a, b, |unit, a, b| unit.builder.ins().ushr(a, b)),
-            Op::Sraiw | Op::Sraw => self.in_word(a, b, |unit, a, b| unit.builder.ins().sshr(a, b)),
 
             Op::Mul => ins!().imul(a, b),
             Op::Mulh => ins!().smulhi(a, b),
@@ -108,15 +198,10 @@ impl Unit<'_> {
                 let excess = ins!().band(mask, b);
                 ins!().isub(high, excess)
             }
-            Op::Mulw => self.in_word(a, b, |unit, a, b| unit.builder.ins().imul(a, b)),
             Op::Div => self.signed_quotient(a, b),
             Op::Rem => self.signed_remainder(a, b),
             Op::Divu => self.unsigned_quotient(a, b),
             Op::Remu => self.unsigned_remainder(a, b),
-            Op::Divw => self.in_word(a, b, Self::signed_quotient),
-            Op::Remw => self.in_word(a, b, Self::signed_remainder),
-            Op::Divuw => self.in_word(a, b, Self::unsigned_quotient),
-            Op::Remuw => self.in_word(a, b, Self::unsigned_remainder),
 
             Op::AddUw => {
                 let a = self.zero_extended(a);
@@ -153,9 +238,6 @@ impl Unit<'_> {
             Op::Clz => ins!().clz(a),
             Op::Ctz => ins!().ctz(a),
             Op::Cpop => ins!().popcnt(a),
-            Op::Clzw => self.in_word(a, b, |unit, a, _| unit.builder.ins().clz(a)),
-            Op::Ctzw => self.in_word(a, b, |unit, a, _| unit.builder.ins().ctz(a)),
-            Op::Cpopw => self.in_word(a, b, |unit, a, _| unit.builder.ins().popcnt(a)),
             Op::Max => ins!().smax(a, b),
             Op::Maxu => ins!().umax(a, b),
             Op::Min => ins!().smin(a, b),
@@ -168,8 +250,6 @@ impl Unit<'_> {
             }
             Op::Rol => ins!().rotl(a, b),
             Op::Ror | Op::Rori => ins!().rotr(a, b),
-            Op::Rolw => self.in_word(a, b, |unit, a, b| unit.builder.ins().rotl(a, b)),
-            Op::Rorw | Op::Roriw => self.in_word(a, b, |unit, a, b| unit.builder.ins().rotr(a, b)),
             Op::OrcB => {
                 let low = self.number(0x7F7F_7F7F_7F7F_7F7F);
                 let masked = ins!().band(a, low);
@@ -259,6 +339,33 @@ impl Unit<'_> {
         let remainder = self.builder.ins().urem(a, divisor);
         self.builder.ins().select(zero, a, remainder)
     }
+}
+
+/// Whether it computes with 32 bits and extends the sign of the result.
+fn in_words(op: Op) -> bool {
+    matches!(
+        op,
+        Op::Addiw
+            | Op::Addw
+            | Op::Subw
+            | Op::Slliw
+            | Op::Sllw
+            | Op::Srliw
+            | Op::Srlw
+            | Op::Sraiw
+            | Op::Sraw
+            | Op::Mulw
+            | Op::Divw
+            | Op::Remw
+            | Op::Divuw
+            | Op::Remuw
+            | Op::Clzw
+            | Op::Ctzw
+            | Op::Cpopw
+            | Op::Rolw
+            | Op::Rorw
+            | Op::Roriw
+    )
 }
 
 /// Whether the second operand is the immediate.

@@ -44,8 +44,11 @@ impl Unit<'_> {
 
     /// What the address of `inst` is, `extra` added.
     fn address(&mut self, inst: Inst, extra: i64) -> Value {
-        let base = self.x(inst.rs1);
-        let offset = i64::from(inst.imm) + extra;
+        let (base, offset) = self.x_sum(inst.rs1);
+        self.sum(base, offset + i64::from(inst.imm) + extra)
+    }
+
+    pub(super) fn sum(&mut self, base: Value, offset: i64) -> Value {
         if offset == 0 {
             return base;
         }
@@ -56,16 +59,18 @@ impl Unit<'_> {
     /// Finds where `inst` accesses `size` bytes, in a new block; or goes on in
     /// `slow`.
     fn reach(&mut self, inst: Inst, size: i64, table: Table, slow: ir::Block) -> Reached {
-        let Some((group, member)) = self.groups.of(self.at) else {
-            let address = self.address(inst, 0);
-            let host = self.look_up(table, address, size, Within::Page, slow);
+        let Some((group, at, member)) = self.groups.of(self.at) else {
+            let (base, offset) = self.x_sum(inst.rs1);
+            let place = (base, offset + i64::from(inst.imm));
+            let host = self.look_up(table, place, size, Within::Page, slow);
             return Reached { host, offset: 0, leads: None };
         };
-        let offset = (i64::from(inst.imm) - member.least) as i32;
+        let offset = (at - member.least) as i32;
         let Some(host) = member.host else {
-            let address = self.address(inst, -i64::from(offset));
+            let (base, distance) = self.x_sum(inst.rs1);
+            let place = (base, distance + i64::from(inst.imm) - i64::from(offset));
             let table = if member.stores { Table::Write } else { Table::Read };
-            let host = self.look_up(table, address, member.span(), Within::Page, slow);
+            let host = self.look_up(table, place, member.span(), Within::Page, slow);
             return Reached { host, offset, leads: Some(group) };
         };
         let fast = self.builder.create_block();
@@ -79,11 +84,12 @@ impl Unit<'_> {
     pub(super) fn look_up(
         &mut self,
         table: Table,
-        address: Value,
+        (base, offset): (Value, i64),
         size: i64,
         within: Within,
         slow: ir::Block,
     ) -> Value {
+        let address = self.sum(base, offset);
         let set = self
             .fetch(I64, if table == Table::Read { native::READ_SET } else { native::WRITE_SET });
         let (shift, mask) = (self.number(tlb::INDEX_SHIFT), self.number(tlb::INDEX_MASK));
@@ -94,8 +100,7 @@ impl Unit<'_> {
         let probe = match within {
             // The page of the last byte; the entry is that of the first.
             Within::Page if size > 1 => {
-                let last = self.number(size - 1);
-                let last = self.builder.ins().iadd(address, last);
+                let last = self.sum(base, offset + size - 1);
                 let page = self.number(page);
                 self.builder.ins().band(last, page)
             }
@@ -127,11 +132,16 @@ impl Unit<'_> {
         let arguments = arguments(self);
         self.call(helper, &arguments);
         let status = self.fetch(I64, native::STATUS);
-        let values = results(self);
         let exit = self.exit(status);
-        let passed: Vec<ir::BlockArg> = values.into_iter().map(Into::into).collect();
-        self.builder.ins().brif(status, exit.block, &exit.arguments, on, &passed);
+        // A block of its own keeps what `on` wants in registers prepared here
+        // and not on the way that is taken mostly.
+        let back = self.cold_block();
+        self.builder.ins().brif(status, exit.block, &exit.arguments, back, &[]);
         self.fill_exit(exit);
+        self.begin(back);
+        let values = results(self);
+        let passed: Vec<ir::BlockArg> = values.into_iter().map(Into::into).collect();
+        self.builder.ins().jump(on, &passed);
     }
 
     /// Lets `on` tell the others of `group` what its leader found: nothing if

@@ -9,11 +9,12 @@
 //! [`status`](super::native::status).
 //!
 //! Each backward edge looks whether instructions are left, so a loop takes as
-//! long as its budget says. `left` counts a block's instructions when it is
-//! entered; whoever leaves in the middle gives back the rest.
+//! long as its budget says; how they are counted is in `budget`.
 
 mod atomic;
+mod budget;
 mod control;
+mod facts;
 mod float;
 mod groups;
 mod integer;
@@ -26,10 +27,12 @@ use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use riscv::{Inst, Op};
 
+use super::jumps;
 use super::native;
 use super::operands::Registers;
 use super::region::{End, Region};
 use super::stubs::{Helper, Stubs};
+use facts::{Fact, Facts};
 use groups::Groups;
 use types::{F64, I64};
 
@@ -82,9 +85,13 @@ struct Unit<'a> {
     features: HostFeatures,
     /// The hart, for the whole unit.
     cpu: Value,
+    /// The program counter that the unit is entered with.
+    entry_pc: Value,
     /// The virtual address of the page.
     page: Value,
-    left: Variable,
+    /// See `budget`.
+    counter: Variable,
+    potentials: Vec<i64>,
     registers: Vec<Variable>,
     /// Host blocks of the region's blocks.
     blocks: Vec<ir::Block>,
@@ -105,6 +112,8 @@ struct Unit<'a> {
     exit: Option<ir::Block>,
     /// The end that all exits of the present block have in common, once made.
     exit_tail: Option<ir::Block>,
+    /// What is known of integer registers.
+    facts: Facts,
     /// Accesses of the block that share a look-up.
     groups: Groups,
     /// The host's floating-point flags are known to be the guest's.
@@ -123,12 +132,12 @@ impl<'a> Unit<'a> {
         let registers = (0..64)
             .map(|number| builder.declare_var(if number < 32 { I64 } else { F64 }))
             .collect();
-        let left = builder.declare_var(I64);
+        let counter = builder.declare_var(I64);
         let entry = builder.create_block();
         builder.append_block_params_for_function_params(entry);
         builder.switch_to_block(entry);
         let [cpu, budget, pc] = [0, 1, 2].map(|index| builder.block_params(entry)[index]);
-        builder.def_var(left, budget);
+        builder.def_var(counter, budget);
         let offset = builder.ins().iconst(I64, region.blocks[0].start);
         let page = builder.ins().isub(pc, offset);
         let blocks = region.blocks.iter().map(|_| builder.create_block()).collect();
@@ -145,8 +154,10 @@ impl<'a> Unit<'a> {
             stubs,
             features,
             cpu,
+            entry_pc: pc,
             page,
-            left,
+            counter,
+            potentials: budget::potentials(region),
             registers,
             blocks,
             out,
@@ -158,6 +169,7 @@ impl<'a> Unit<'a> {
             dirty: Registers::NONE,
             exit: None,
             exit_tail: None,
+            facts: Facts::default(),
             groups: Groups::default(),
             armed: false,
             singles: [None; 32],
@@ -166,17 +178,16 @@ impl<'a> Unit<'a> {
 
     /// Leaves at once if nothing is left to execute, else fetches registers.
     fn enter(&mut self) {
-        let left = self.builder.use_var(self.left);
+        let left = self.builder.use_var(self.counter);
         let body = self.builder.create_block();
         let none = self.number(0);
         let spent =
             self.builder.ins().icmp(ir::condcodes::IntCC::SignedLessThanOrEqual, left, none);
-        let pc = self.pc_of(self.at);
         let go_on = self.number(native::status::GO_ON as i64);
         self.builder.ins().brif(
             spent,
             self.out,
-            &[pc.into(), left.into(), go_on.into()],
+            &[self.entry_pc.into(), left.into(), go_on.into()],
             body,
             &[],
         );
@@ -198,18 +209,16 @@ impl<'a> Unit<'a> {
         self.dirty = block.dirty;
         self.exit = None;
         self.exit_tail = None;
+        self.facts = Facts::default();
         self.groups = Groups::new(&block.insts);
         self.armed = false;
         self.singles = [None; 32];
         self.ahead = block.insts.len() as i64;
-        if self.ahead != 0 {
-            let left = self.builder.use_var(self.left);
-            let count = self.number(-self.ahead);
-            let left = self.builder.ins().iadd(left, count);
-            self.builder.def_var(self.left, left);
-        }
         for (at, inst) in &block.insts {
             self.at = *at;
+            if self.at == jumps::CROSSING as i64 && inst.len() == 4 {
+                self.compare_tail();
+            }
             self.instruction(*inst);
             self.ahead -= 1;
         }
@@ -250,16 +259,6 @@ impl<'a> Unit<'a> {
         self.builder.ins().iadd(self.page, offset)
     }
 
-    /// Instructions left before the present one.
-    fn left_here(&mut self) -> Value {
-        let left = self.builder.use_var(self.left);
-        if self.ahead == 0 {
-            return left;
-        }
-        let ahead = self.number(self.ahead);
-        self.builder.ins().iadd(left, ahead)
-    }
-
     fn x(&mut self, register: u8) -> Value {
         match register & 31 {
             0 => self.number(0),
@@ -267,9 +266,15 @@ impl<'a> Unit<'a> {
         }
     }
 
+    /// The register as a value and a number, whose sum it is.
+    fn x_sum(&mut self, register: u8) -> (Value, i64) {
+        self.facts.of(register).sum.unwrap_or_else(|| (self.x(register), 0))
+    }
+
     fn set_x(&mut self, register: u8, value: Value) {
         if (1..32).contains(&register) {
             self.builder.def_var(self.registers[usize::from(register)], value);
+            self.facts.set(register, Fact::default());
             self.written(register.into());
         }
     }
