@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use agent_protocol::{DATA_CHUNK, Decoder, Message, ReceiveWindow, SESSION_STREAM, SendWindow};
 use operator_api::model::Exec;
@@ -16,6 +17,8 @@ use crate::{Failure, print_json};
 
 /// Seconds for which it waits for a guest that is still starting.
 const READY: u32 = 120;
+/// How long a command may take to end by a signal.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How such a guest is refused.
 const STARTING: &str = "urn:berth:starting";
 
@@ -112,19 +115,39 @@ impl ToGuest {
     }
 }
 
-/// Signals meant for this process are meant for the command.
+/// Signals meant for this process are meant for the command. One that does not end by
+/// them, or whose guest hangs, is left: by a second Ctrl-C at once, by the others after
+/// [`PATIENCE`].
 fn forward_signals(guest: &Arc<ToGuest>) -> Result<(), Failure> {
     let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
     let guest = Arc::clone(guest);
     std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut interrupted = false;
         for signal in signals.forever() {
             let number = u8::try_from(signal).unwrap_or(15);
-            if guest.say(&Message::Signal(number)).is_err() {
-                break;
+            if signal == SIGINT && std::mem::replace(&mut interrupted, true) {
+                leave(number);
             }
+            if matches!(signal, SIGTERM | SIGHUP) {
+                let later = move || {
+                    std::thread::sleep(PATIENCE);
+                    leave(number)
+                };
+                if std::thread::Builder::new().name("patience".into()).spawn(later).is_err() {
+                    leave(number);
+                }
+            }
+            // Whoever reads the guest's frames notices that it is gone.
+            let _ = guest.say(&Message::Signal(number));
         }
     })?;
     Ok(())
+}
+
+/// Ends this process as the signal would have; the host ends the command then.
+fn leave(signal: u8) -> ! {
+    eprintln!("berth: the command does not end; it is left, and killed if its guest still can");
+    std::process::exit(128 + i32::from(signal));
 }
 
 /// Where the command's output goes.

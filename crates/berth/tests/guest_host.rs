@@ -133,6 +133,39 @@ fn guest_streams_are_whole_and_a_slow_reader_blocks_nobody() {
 }
 
 #[test]
+fn guest_command_that_does_not_end_by_signals_is_left_and_killed() {
+    let host = Host::up(TWO);
+    let deaf = "trap '' INT TERM; echo on; while :; do sleep 1; done";
+    for (signals, status) in [(&["-INT", "-INT"][..], 130), (&["-TERM"], 143)] {
+        let mut client = host
+            .command(&["exec", "a", "--", "sh", "-c", deaf])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut on = [0; 3];
+        client.stdout.as_mut().unwrap().read_exact(&mut on).unwrap();
+        for signal in signals {
+            let pid = client.id().to_string();
+            let sent = std::process::Command::new("kill").args([signal, pid.as_str()]).status();
+            assert!(sent.unwrap().success());
+            // Two that come together are one.
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let left = client.wait_with_output().unwrap();
+        assert_eq!(left.status.code(), Some(status), "{signals:?}: {left:?}");
+        let said = String::from_utf8(left.stderr).unwrap();
+        assert!(said.contains("does not end"), "{said}");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while host.run(&["exec", "a", "--", "pidof", "sleep"]).status.success() {
+            assert!(Instant::now() < deadline, "the command goes on");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+#[test]
 fn guest_moves_without_a_restart_and_refusals_change_nothing() {
     let host = Host::up(TWO);
     let started = uptime(&host, "b");

@@ -226,7 +226,8 @@ pub(crate) enum Command {
     ///
     /// Standard input, output and error are the command's; its exit status is
     /// this program's (128 + n if signal n ended it). Waits for a guest that is
-    /// still starting.
+    /// still starting. Signals go to the command; a second Ctrl-C leaves one that
+    /// does not end, SIGTERM and SIGHUP after ten seconds.
     #[command(after_help = EXEC_EXAMPLES)]
     Exec(ExecArgs),
     /// Talk to a program in a machine of a service pool
