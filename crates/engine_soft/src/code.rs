@@ -21,6 +21,7 @@ use riscv::{Inst, Op};
 use crate::cpu::{Cpu, StaleLookups};
 use crate::jit::jumps::CROSSING;
 use crate::jit::{Answer, Compiler, Executed, Place, Request, Units};
+use crate::memory;
 use crate::tlb::Superpages;
 
 const PARCELS: usize = PAGE_SIZE as usize / 2;
@@ -40,6 +41,18 @@ const MAX_CHANGES: u8 = 32;
 /// Pages kept: 640 of 24 KiB each.
 const MAX_PAGES: usize = 640;
 
+/// Pages that no sweep takes away: a guest that wakes after a while is to find
+/// what it will execute.
+const FEW_PAGES: usize = 256;
+
+/// Instructions from one sweep to the next, while the guest executes any.
+const SWEEP: u64 = 4 << 20;
+
+/// At which sweep in a row a page goes that was not used: it takes long until
+/// one that has units has them again.
+const LIVES: u8 = 2;
+const LIVES_WITH_UNITS: u8 = 4;
+
 const LOOKUPS: usize = 256;
 /// The set of U-mode's lookups; see [`Cpu::fetch_set`].
 const USER_SET: usize = 0;
@@ -56,6 +69,9 @@ pub(crate) struct CodePage {
     physical: u64,
     epoch: u64,
     referenced: bool,
+    /// Sweeps since it was used last.
+    age: u8,
+    has_units: bool,
     /// Tells contents of slots apart, for units compiled meanwhile.
     version: u64,
     /// How often the contents changed: code that is rewritten all the time is
@@ -75,6 +91,8 @@ impl CodePage {
             physical: NO_TAG,
             epoch: 0,
             referenced: false,
+            age: 0,
+            has_units: false,
             version: 0,
             changes: 0,
             heat: [0; PARCELS],
@@ -146,8 +164,16 @@ impl CodePage {
         Box::new(executed)
     }
 
+    /// Whether it is still worth its memory at this sweep.
+    fn survives(&mut self) -> bool {
+        self.age =
+            if std::mem::take(&mut self.referenced) { 0 } else { self.age.saturating_add(1) };
+        self.age < if self.has_units { LIVES_WITH_UNITS } else { LIVES }
+    }
+
     /// Forgets which units begin here.
     fn forget_units(&mut self) {
+        self.has_units = false;
         for inst in &mut self.insts[..PARCELS] {
             if inst.op == Op::Illegal && inst.rd == COMPILED {
                 *inst = marker(UNDECODED);
@@ -188,6 +214,8 @@ pub(crate) struct CodeCache {
     epoch: u64,
     /// The last version given to a page.
     versions: u64,
+    /// Instructions retired at the last sweep.
+    swept: u64,
     units: Option<Units>,
     lookups: Box<[Lookup; LOOKUPS * SETS]>,
     superpages: Superpages,
@@ -197,6 +225,7 @@ impl CodeCache {
     pub(crate) fn new(compiler: Option<Arc<Compiler>>) -> Self {
         Self {
             versions: 0,
+            swept: 0,
             units: compiler.map(Units::new),
             pages: Vec::new(),
             by_physical: HashMap::new(),
@@ -345,10 +374,49 @@ impl CodeCache {
         self.by_physical.remove(&page.physical);
         page.physical = physical;
         page.changes = 0;
+        page.age = 0;
+        page.has_units = false;
         page.insts[..PARCELS].fill(marker(UNDECODED));
         let slot = self.hand as u32;
         self.by_physical.insert(physical, slot);
         slot
+    }
+
+    /// Whether [`CodeCache::sweep`] is due after `retired` instructions.
+    #[inline]
+    pub(crate) fn is_sweep_due(&self, retired: u64) -> bool {
+        retired.wrapping_sub(self.swept) >= SWEEP
+    }
+
+    /// Whether a sweep could take away anything.
+    #[inline]
+    pub(crate) fn is_large(&self) -> bool {
+        self.pages.len() > FEW_PAGES
+    }
+
+    /// Gives up the pages that were not used for a while, so that an idle guest
+    /// does not cost what its boot did.
+    #[cold]
+    pub(crate) fn sweep(&mut self, retired: u64) {
+        self.swept = retired;
+        let before = self.pages.len();
+        let mut slot = 0;
+        while slot < self.pages.len() && self.is_large() {
+            if self.pages[slot].survives() {
+                slot += 1;
+                continue;
+            }
+            let gone = self.pages.swap_remove(slot);
+            self.by_physical.remove(&gone.physical);
+            if let Some(moved) = self.pages.get(slot) {
+                // Look-ups notice by the physical address.
+                self.by_physical.insert(moved.physical, slot as u32);
+            }
+        }
+        self.hand = 0;
+        if self.pages.len() < before {
+            memory::give_back();
+        }
     }
 
     /// Asks for the code at `pc`, in the page in `slot`, to be compiled.
@@ -396,6 +464,7 @@ impl CodeCache {
             let page = &mut self.pages[*slot as usize];
             if page.version == place.version {
                 let number = units.add(unit);
+                page.has_units = true;
                 page.insts[usize::from(entry) / 2] = Inst { imm: number, ..marker(COMPILED) };
             }
         }
@@ -496,4 +565,48 @@ fn lookup_index(cpu: &Cpu, pc: u64) -> usize {
     // The last mask changes nothing; it shows the index to be in range.
     let index = cpu.fetch_set() * LOOKUPS + (pc / PAGE_SIZE) as usize % LOOKUPS;
     index & (LOOKUPS * SETS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use main_storage::StorageRange;
+    use storage_window::{Backing, MainStorage, StorageWindow};
+
+    use super::*;
+    use crate::vcpu::{SoftConfig, SoftVcpu};
+
+    const BASE: u64 = 0x8000_0000;
+
+    /// A hart with storage for `pages` pages, whose storage is all zeros.
+    fn vcpu(pages: u64) -> SoftVcpu {
+        let size = (pages * PAGE_SIZE).next_multiple_of(1 << 20);
+        let main = MainStorage::create(size, Backing::Memfd).unwrap();
+        let range = StorageRange::new(0, size).unwrap();
+        let (storage, keys) = (main.storage_fd(), main.keys_fd());
+        let window = StorageWindow::map(storage, keys, range, BASE, size).unwrap();
+        SoftVcpu::new(0, window, SoftConfig::default())
+    }
+
+    #[test]
+    fn pages_not_used_for_some_sweeps_go_and_come_back_when_they_are() {
+        let count = FEW_PAGES as u64 + 50;
+        let SoftVcpu { cpu, code, .. } = &mut vcpu(count);
+        let at = |page: u64| BASE + page * PAGE_SIZE;
+        for page in 0..count {
+            code.enter(cpu, at(page)).unwrap();
+        }
+        let last = at(count - 1);
+        for _ in 0..=LIVES {
+            assert!(code.is_large());
+            code.enter(cpu, last).unwrap();
+            code.sweep(0);
+        }
+        assert_eq!(code.pages.len(), FEW_PAGES, "more are not worth a sweep");
+        assert!(code.by_physical.contains_key(&last), "it was used");
+        for page in 0..count {
+            let slot = code.enter(cpu, at(page)).unwrap();
+            assert_eq!(code.at(slot).physical, at(page));
+            assert_eq!(code.by_physical[&at(page)], slot);
+        }
+    }
 }

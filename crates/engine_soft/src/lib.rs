@@ -38,6 +38,7 @@ mod cpu;
 mod handle;
 mod interpreter;
 mod jit;
+mod memory;
 mod state;
 mod storage;
 mod tlb;

@@ -1,6 +1,7 @@
 //! One vCPU: the outer loop around the interpreter.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use engine::riscv::RiscvVcpu;
 use engine::{Bus, Exit, Vcpu, VcpuHandle};
@@ -21,6 +22,9 @@ use crate::storage::Ram;
 /// Instructions between two looks at the attention word and the timer: a few
 /// microseconds of guest work, and a thousandth of it lost to looking.
 const BUDGET: u64 = 2048;
+
+/// A guest that sleeps so long is idle and need not keep all it has decoded.
+const IDLE: Duration = Duration::from_millis(200);
 
 /// A remote fence of more pages than this forgets everything instead.
 const MAX_FENCED_PAGES: u64 = 64;
@@ -156,7 +160,15 @@ impl SoftVcpu {
             return;
         }
         let limit = self.cpu.csrs.timer_deadline().map(|ticks| self.config.clock.until(ticks));
-        self.shared.sleep(limit);
+        if !self.code.is_large() {
+            return self.shared.sleep(limit);
+        }
+        // A guest may be woken for no reason; this one goes back to sleep.
+        let slept = Instant::now();
+        self.shared.sleep(Some(limit.map_or(IDLE, |limit| limit.min(IDLE))));
+        if slept.elapsed() >= IDLE {
+            self.code.sweep(self.cpu.retired);
+        }
     }
 
     fn execute(&mut self, bus: &dyn Bus) -> Exit {
@@ -168,6 +180,9 @@ impl SoftVcpu {
             self.interrupt();
             if self.code.has_answers() {
                 self.code.install(&mut self.cpu);
+            }
+            if self.code.is_sweep_due(self.cpu.retired) {
+                self.code.sweep(self.cpu.retired);
             }
             match interpreter::run(&mut self.cpu, &mut self.code, bus, BUDGET, internal) {
                 Stop::Budget | Stop::Interrupt => {}

@@ -15,15 +15,20 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::arena::{ARENA, Arena};
 use super::generator::{CompileError, Generator};
 use super::region::{Executed, PageBytes, Source};
 use super::stubs::Stubs;
+use crate::memory;
 
 /// Requests that may wait. The newest is served first, since it is for what is
 /// hot now; when there are more the oldest is dropped.
 const QUEUE: usize = 256;
+
+/// After so long without a request the compiler gives its working memory back.
+const REST: Duration = Duration::from_secs(1);
 
 /// Guest pages whose units are known by their contents, at most.
 const MAX_PAGES: usize = 1024;
@@ -152,14 +157,29 @@ impl Queue {
         self.some.notify_one();
     }
 
-    /// The newest request, when there is one; `None` at the end.
-    fn pop(&self) -> Option<Request> {
+    /// The newest request, when there is one; `None` at the end. Calls `rest`
+    /// once if there is none for a while.
+    fn pop(&self, rest: impl FnOnce()) -> Option<Request> {
+        let mut rest = Some(rest);
         let mut requests = lock(&self.requests);
         loop {
             if let Some(request) = requests.as_mut()?.pop_back() {
                 return Some(request);
             }
-            requests = self.some.wait(requests).unwrap_or_else(PoisonError::into_inner);
+            if rest.is_none() {
+                requests = self.some.wait(requests).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let waited = self.some.wait_timeout(requests, REST);
+            let (held, result) = waited.unwrap_or_else(PoisonError::into_inner);
+            requests = held;
+            if result.timed_out() && requests.as_ref().is_some_and(VecDeque::is_empty) {
+                drop(requests);
+                if let Some(rest) = rest.take() {
+                    rest();
+                }
+                requests = lock(&self.requests);
+            }
         }
     }
 
@@ -282,7 +302,13 @@ impl std::fmt::Debug for Worker {
 
 impl Worker {
     fn work(&mut self, queue: &Queue) {
-        while let Some(request) = queue.pop() {
+        loop {
+            let generator = &mut self.generator;
+            let rest = || {
+                generator.rest();
+                memory::give_back();
+            };
+            let Some(request) = queue.pop(rest) else { return };
             self.serve(request);
         }
     }

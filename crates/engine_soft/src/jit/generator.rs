@@ -71,6 +71,12 @@ impl Generator {
         Ok((generator, Arc::new(stubs)))
     }
 
+    /// Gives up working memory.
+    pub(super) fn rest(&mut self) {
+        self.context = Context::new();
+        self.builder = FunctionBuilderContext::new();
+    }
+
     fn finish(&mut self, function: Function) -> Result<Vec<u8>, CompileError> {
         self.context.clear();
         self.context.func = function;
