@@ -5,6 +5,7 @@ mod api;
 mod cpu;
 mod database;
 mod moves;
+mod native;
 mod pool;
 mod transcript;
 
