@@ -12,6 +12,14 @@ use crate::tools::Tools;
 /// Path (`crate/file`) and text of every source file.
 const SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/guest_sources.rs"));
 
+/// The main file of the benchmark among [`bench_sources`].
+pub const BENCH_SOURCE: &str = "guest_bench/main.rs";
+
+/// Path and text of every source file of the benchmark that guests run.
+pub fn bench_sources() -> impl Iterator<Item = (&'static str, &'static str)> {
+    GuestProgram::Bench.sources().copied()
+}
+
 /// Raised when the way of compiling changes.
 const VERSION: &str = "3";
 
@@ -28,7 +36,7 @@ impl GuestProgram {
     fn source(self) -> &'static str {
         match self {
             Self::Agent => "agent/main.rs",
-            Self::Bench => "guest_bench/main.rs",
+            Self::Bench => BENCH_SOURCE,
         }
     }
 

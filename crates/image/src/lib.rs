@@ -30,6 +30,7 @@ mod unpack;
 
 pub use apt::Package;
 pub use error::BuildError;
+pub use guest_programs::{BENCH_SOURCE, bench_sources};
 pub use progress::{Phase, Progress, Silent};
 pub use recipe::Recipe;
 pub use store::{BenchBoot, Dirs, Image, ImageStore, Manifest};

@@ -13,6 +13,7 @@ use machine::{Machine, MachineConfig, MachineError, memory_map};
 use main_storage::{RangeError, StorageRange};
 use storage_window::{Backing, CreateError, MainStorage, MapError, StorageWindow};
 
+use super::native;
 use super::transcript::{Outcome, Transcript};
 use super::{Row, Rows};
 
@@ -57,12 +58,12 @@ pub(crate) enum CpuBenchError {
     Files(String),
     #[error("the benchmark guest in {side} did not finish; its last words: {last}")]
     Unfinished { side: &'static str, last: String },
-    #[error("{program} computes {berth} in Berth and {qemu} in QEMU: one of them is wrong")]
-    Disagree { program: String, berth: String, qemu: String },
+    #[error("{program} computes {berth} in Berth and {other} {peer}: one of them is wrong")]
+    Disagree { program: String, berth: String, peer: &'static str, other: String },
 }
 
-/// Runs the guest in Berth, then in QEMU where it is installed. `note` is told
-/// what happens.
+/// Runs the guest in Berth, then in QEMU where it is installed, and its programs
+/// natively where they can be compiled. `note` is told what happens.
 pub(crate) fn run(guest: &Guest, note: &dyn Fn(&str)) -> Result<Rows, CpuBenchError> {
     note("running the benchmark guest in Berth");
     let berth = in_berth(guest, &|_| Ok(()))?;
@@ -73,7 +74,12 @@ pub(crate) fn run(guest: &Guest, note: &dyn Fn(&str)) -> Result<Rows, CpuBenchEr
         note("qemu-system-riscv64 is not installed (Debian: qemu-system-misc): no reference");
         None
     };
-    compare(&berth, qemu.as_ref())
+    note("running the same programs natively");
+    let native = native::run();
+    if let Err(error) = &native {
+        note(&format!("no native reference: {error}"));
+    }
+    compare(&berth, qemu.as_ref(), native.ok().as_ref())
 }
 
 pub(super) fn qemu_is_installed() -> bool {
@@ -82,7 +88,25 @@ pub(super) fn qemu_is_installed() -> bool {
     version.status().is_ok_and(|status| status.success())
 }
 
-fn compare(berth: &Transcript, qemu: Option<&Transcript>) -> Result<Rows, CpuBenchError> {
+/// The programs of integers and branches, whose mean speed is a row.
+const INTEGER: [&str; 10] = [
+    "integer",
+    "records",
+    "sieve",
+    "quicksort",
+    "sha256",
+    "hashing",
+    "calls",
+    "bytecode",
+    "pointers",
+    "memcpy",
+];
+
+fn compare(
+    berth: &Transcript,
+    qemu: Option<&Transcript>,
+    native: Option<&Transcript>,
+) -> Result<Rows, CpuBenchError> {
     let boot = |side: &Transcript| side.boot.map(|time| time.as_secs_f64());
     let value = boot(berth).unwrap_or_default();
     let reference = qemu.and_then(boot);
@@ -93,39 +117,54 @@ fn compare(berth: &Transcript, qemu: Option<&Transcript>) -> Result<Rows, CpuBen
         reference,
         ratio: reference.map(|reference| value / reference),
     }];
-    rows.extend(speeds("cpu.speed_vs_qemu", berth, qemu)?);
+    let beside_qemu = speeds("cpu.speed_vs_qemu", "in QEMU", berth, qemu)?;
+    rows.extend(integer_mean(&beside_qemu));
+    rows.extend(beside_qemu);
+    if native.is_some() {
+        rows.extend(speeds("cpu.speed_vs_native", "natively", berth, native)?);
+    }
     Ok(Rows { rows })
 }
 
-/// A row for each program: how much faster it is than in QEMU.
+/// A row for each program: Berth's time and the peer's, and the speeds' ratio.
 pub(super) fn speeds(
     name: &str,
+    peer: &'static str,
     berth: &Transcript,
-    qemu: Option<&Transcript>,
+    other: Option<&Transcript>,
 ) -> Result<Vec<Row>, CpuBenchError> {
-    let mut rows = Vec::new();
-    for (program, ours) in &berth.outcomes {
-        let theirs = qemu.and_then(|qemu| qemu.outcomes.get(program));
-        if let Some(Outcome { checksum, .. }) =
-            theirs.filter(|theirs| theirs.checksum != ours.checksum)
-        {
+    let row = |(program, ours): (&String, &Outcome)| {
+        let theirs = other.and_then(|other| other.outcomes.get(program));
+        if let Some(theirs) = theirs.filter(|theirs| theirs.checksum != ours.checksum) {
             return Err(CpuBenchError::Disagree {
                 program: program.clone(),
                 berth: ours.checksum.clone(),
-                qemu: checksum.clone(),
+                peer,
+                other: theirs.checksum.clone(),
             });
         }
         let value = ours.time.as_secs_f64();
         let reference = theirs.map(|theirs| theirs.time.as_secs_f64());
-        rows.push(Row {
-            name: format!("{name}.{program}"),
-            value,
-            unit: "s",
-            reference,
-            ratio: reference.map(|reference| reference / value),
-        });
-    }
-    Ok(rows)
+        let ratio = reference.map(|reference| reference / value);
+        Ok(Row { name: format!("{name}.{program}"), value, unit: "s", reference, ratio })
+    };
+    berth.outcomes.iter().map(row).collect()
+}
+
+/// The geometric mean of the ratios of the programs in [`INTEGER`].
+fn integer_mean(rows: &[Row]) -> Option<Row> {
+    let is_integer =
+        |row: &&Row| row.name.rsplit('.').next().is_some_and(|program| INTEGER.contains(&program));
+    let ratios: Option<Vec<f64>> = rows.iter().filter(is_integer).map(|row| row.ratio).collect();
+    let ratios = ratios.filter(|ratios| !ratios.is_empty())?;
+    let mean = (ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len() as f64).exp();
+    Some(Row {
+        name: "cpu.integer_mean_vs_qemu".into(),
+        value: mean,
+        unit: "x",
+        reference: Some(1.0),
+        ratio: Some(mean),
+    })
 }
 
 /// Runs the guest in Berth; `join` sees to its devices before it starts.
@@ -251,26 +290,36 @@ mod tests {
         let start = Instant::now();
         let mut transcript = Transcript::new(start);
         transcript.feed(b"BERTH-INIT\n", start + Duration::from_secs(boot));
-        transcript.feed(format!("BENCH sieve {sieve} {checksum}\nBENCH-END\n").as_bytes(), start);
+        transcript.feed(format!("BENCH sieve {sieve} {checksum}\n").as_bytes(), start);
+        let fork = sieve + 1000;
+        transcript.feed(format!("BENCH fork {fork} {checksum}\nBENCH-END\n").as_bytes(), start);
         transcript
     }
 
     #[test]
     fn ratios_read_as_the_rows_names_say() {
-        let rows = compare(&side(6, 400, "a"), Some(&side(3, 100, "a"))).unwrap().rows;
-        assert_eq!(rows[0].ratio, Some(2.0), "boot: time ratio, below 1 is faster than QEMU");
-        assert_eq!(rows[1].ratio, Some(0.25), "speed: above 1 is faster than QEMU");
+        let (berth, qemu, native) = (side(6, 400, "a"), side(3, 100, "a"), side(0, 50, "a"));
+        let rows = compare(&berth, Some(&qemu), Some(&native)).unwrap().rows;
+        let ratio = |name| rows.iter().find(|row| row.name == name).unwrap().ratio.unwrap();
+        assert_eq!(ratio("cpu.boot_vs_qemu"), 2.0, "a ratio of times, below 1 is faster");
+        assert_eq!(ratio("cpu.speed_vs_qemu.sieve"), 0.25, "above 1 is faster than QEMU");
+        assert_eq!(ratio("cpu.speed_vs_native.sieve"), 0.125);
+        let mean = ratio("cpu.integer_mean_vs_qemu");
+        assert!((mean - 0.25).abs() < 1e-9, "{mean}");
     }
 
     #[test]
     fn different_results_are_no_benchmark() {
-        let error = compare(&side(1, 1, "a"), Some(&side(1, 1, "b"))).unwrap_err();
-        assert!(matches!(error, CpuBenchError::Disagree { .. }));
+        for (qemu, native) in [("b", "a"), ("a", "b")] {
+            let (qemu, native) = (side(1, 1, qemu), side(1, 1, native));
+            let error = compare(&side(1, 1, "a"), Some(&qemu), Some(&native)).unwrap_err();
+            assert!(matches!(error, CpuBenchError::Disagree { .. }));
+        }
     }
 
     #[test]
     fn without_qemu_there_is_no_ratio() {
-        let rows = compare(&side(1, 1, "a"), None).unwrap().rows;
+        let rows = compare(&side(1, 1, "a"), None, None).unwrap().rows;
         assert!(rows.iter().all(|row| row.reference.is_none() && row.ratio.is_none()));
     }
 }

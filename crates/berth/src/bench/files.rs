@@ -58,7 +58,7 @@ pub(crate) fn run(
     }
     let qemu = middle(qemu);
     let berth = middle(berth).ok_or_else(|| CpuBenchError::Files("no round".to_owned()))?;
-    speeds("files.speed_vs_qemu", &berth, qemu.as_ref()).map(|rows| Rows { rows })
+    speeds("files.speed_vs_qemu", "in QEMU", &berth, qemu.as_ref()).map(|rows| Rows { rows })
 }
 
 /// Has the median of each program's times.

@@ -6,6 +6,7 @@ mod cpu;
 mod database;
 mod files;
 mod moves;
+mod native;
 mod pool;
 mod transcript;
 
