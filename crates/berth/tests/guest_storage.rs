@@ -229,7 +229,8 @@ fn guest_partition_survives_the_other_ones_death_in_an_exchange() {
         let places = [place(&host, "a"), place(&host, "b")];
         assert!(places == [(0, 128), (128, 160)] || places == [(160, 128), (0, 160)], "{places:?}");
         all_well(check);
-        assert!(host.run(&["start", dies]).status.success());
+        let start = host.run(&["start", dies]);
+        assert!(start.status.success(), "{start:?}");
         assert_eq!(host.exec(dies, &["echo", "again"]), "again\n");
     }
 }
