@@ -66,7 +66,7 @@ pub enum ApiTokenError {
     #[error("an API token is good for 1 to {} days", MAX_API_TOKEN_LIFETIME.as_secs() / 86_400)]
     Lifetime,
     /// The remark is too long or not one line.
-    #[error("a token's note is one line of at most {MAX_NOTE} bytes")]
+    #[error("a token's note is one line of at most {MAX_NOTE} characters")]
     Note,
     /// There is no such token.
     #[error("there is no API token {0}")]
@@ -165,7 +165,7 @@ impl ApiTokens {
         if lifetime.as_secs() == 0 || lifetime > MAX_API_TOKEN_LIFETIME {
             return Err(ApiTokenError::Lifetime);
         }
-        if note.len() > MAX_NOTE || note.chars().any(char::is_control) {
+        if note.chars().count() > MAX_NOTE || note.chars().any(char::is_control) {
             return Err(ApiTokenError::Note);
         }
         self.0.retain(|token| token.expires > now);

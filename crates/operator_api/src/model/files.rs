@@ -107,11 +107,11 @@ pub struct DatabaseLogin {
     pub connections: u16,
     /// Seconds for which nothing may be said in a connection; none: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(maximum = 4_294_967_295_u32)]
+    #[schema(value_type = Option<u64>, maximum = 4_294_967_295_u32)]
     pub idle: Option<u32>,
     /// Seconds that a connection may last; none: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(maximum = 4_294_967_295_u32)]
+    #[schema(value_type = Option<u64>, maximum = 4_294_967_295_u32)]
     pub lifetime: Option<u32>,
 }
 

@@ -38,7 +38,7 @@ pub struct NewToken {
     pub days: u16,
     /// What it is for.
     #[serde(default)]
-    #[schema(max_length = 200)]
+    #[schema(max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     pub note: String,
 }
 

@@ -27,7 +27,7 @@ pub(super) async fn spaces(State(app): State<Arc<App>>) -> Result<Answer<FileSpa
 
 /// A space of users' files, and what it holds
 #[utoipa::path(get, path = "/v1/files/{space}", tag = "look", security(("token" = [])),
-    params(("space" = String, Path)),
+    params(("space" = String, Path, pattern = "^[A-Za-z0-9_@$#][A-Za-z0-9._@$#-]{0,63}$")),
     responses((status = 200, body = FileSpace)))]
 pub(super) async fn space(
     State(app): State<Arc<App>>,
