@@ -216,6 +216,8 @@ pub(crate) struct CodeCache {
     by_physical: HashMap<u64, u32>,
     hand: usize,
     epoch: u64,
+    /// Whether storage keys tell of every store.
+    keys_tell: bool,
     /// The last version given to a page.
     versions: u64,
     /// Instructions retired at the last sweep.
@@ -235,6 +237,7 @@ impl CodeCache {
             by_physical: HashMap::new(),
             hand: 0,
             epoch: 1,
+            keys_tell: false,
             lookups: Box::new([NO_LOOKUP; LOOKUPS * SETS]),
             superpages: Superpages::NONE,
         }
@@ -247,8 +250,10 @@ impl CodeCache {
         cpu.native.jumps.clear();
     }
 
-    /// The storage may be another than before.
-    pub(crate) fn doubt(&mut self) {
+    /// The machine is made anew from a captured one: its storage may be another than
+    /// before, and from now on nobody stores there without saying so in the keys.
+    pub(crate) fn begin_anew(&mut self) {
+        self.keys_tell = true;
         self.pages.iter_mut().for_each(|page| page.original = false);
     }
 
@@ -343,7 +348,7 @@ impl CodeCache {
             if page.epoch == self.epoch {
                 return Some(slot);
             }
-            let same = page.original && !cpu.ram.was_written(physical);
+            let same = self.keys_tell && page.original && !cpu.ram.was_written(physical);
             if same || cpu.ram.page_equals(physical, &page.bytes) {
                 page.original = same || !cpu.ram.was_written(physical);
                 page.epoch = self.epoch;

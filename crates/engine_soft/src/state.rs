@@ -38,7 +38,7 @@ impl SoftVcpu {
     /// it did or was asked; the interrupt controller says again how its line
     /// stands.
     pub fn restore(&mut self, state: &SoftState, clock: Clock) {
-        self.code.doubt();
+        self.code.begin_anew();
         self.put_back(state, clock);
     }
 
@@ -144,6 +144,7 @@ mod tests {
             let (mut vcpu, window) = vcpu_and_window();
             vcpu.cpu.go((Privilege::Supervisor, 0x8000_0000));
             let start = vcpu.save();
+            vcpu.restore(&start, Clock::at(0));
             Self { vcpu, window, start }
         }
 
