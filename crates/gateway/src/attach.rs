@@ -64,10 +64,10 @@ async fn believe(
     authority: &dyn Authority,
 ) -> Result<Principal, Sense> {
     let Origin::Local { uid, own } = origin else { return Err(Sense::SECURITY_NOT_VALID) };
-    let believed = if uid == 0 || uid == own {
-        authority.named(&user).await
-    } else {
-        authority.peer(uid).await.filter(|peer| peer.user == user)
+    let themselves = authority.peer(uid).await.filter(|peer| peer.user == user);
+    let believed = match themselves {
+        None if uid == 0 || uid == own => authority.named(&user).await,
+        themselves => themselves,
     };
     believed.ok_or(Sense::SECURITY_NOT_VALID)
 }
