@@ -1,6 +1,6 @@
 //! Connections that are opened before a guest wants them.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod support;
 
@@ -28,12 +28,22 @@ async fn machine_with_spare(bench: &Bench) -> (database_manager::Client, String)
     (machine, spare)
 }
 
+/// The connection to spare, once the broker has it: the server shows it sooner.
+async fn given(machine: &database_manager::Client, spare: &str) -> tokio_postgres::Client {
+    for _ in 0..10 {
+        let client = connect(machine).await.unwrap();
+        if process(&client).await == spare {
+            return client;
+        }
+    }
+    panic!("nobody gets the connection to spare")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_connects_again_and_again_has_one_that_was_nobodys() {
     let bench = Bench::new();
     let (machine, spare) = machine_with_spare(&bench).await;
-    let third = connect(&machine).await.unwrap();
-    assert_eq!(process(&third).await, spare);
+    let third = given(&machine, &spare).await;
     assert_eq!(ask(&third, "SHOW application_name").await.unwrap().as_deref(), Some("a test"));
     // Bob's machine has nothing of it.
     bench.grant("user:bob", "bob", Limits::default());
