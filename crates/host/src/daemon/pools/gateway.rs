@@ -1,8 +1,9 @@
 //! Joins the gateway to the pools: who users are, and their claims.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use gateway::{
@@ -22,6 +23,12 @@ use crate::in_full;
 
 /// Proofs of password at once: each takes 19 MiB and some of a CPU.
 const PROOFS: usize = 4;
+
+/// How long the system's name of a user is taken to be his.
+const NAME: Duration = Duration::from_secs(10);
+
+/// Names that are remembered.
+const NAMES: usize = 1024;
 
 /// Machines that a claim may be given until one accepts.
 const ATTEMPTS: usize = 3;
@@ -60,7 +67,8 @@ pub(in crate::daemon) fn start(shared: &Arc<Shared>) -> Result<Running, String> 
     };
     let users = spec.users.clone().unwrap_or_else(|| shared.dir.users());
     let proofs = Arc::new(tokio::sync::Semaphore::new(PROOFS));
-    let known = Known { users, verifier: verifier.map(Arc::new), spec, proofs };
+    let known =
+        Known { users, verifier: verifier.map(Arc::new), spec, proofs, names: Mutex::default() };
     let service = Claims { shared: Arc::clone(shared) };
     Running::start(settings, Arc::new(known), Arc::new(service)).map_err(|e| in_full(&e))
 }
@@ -71,9 +79,32 @@ struct Known {
     verifier: Option<Arc<Verifier>>,
     spec: GatewaySpec,
     proofs: Arc<tokio::sync::Semaphore>,
+    /// What the system called users, and when.
+    names: Mutex<HashMap<u32, (String, Instant)>>,
 }
 
 impl Known {
+    /// What the system calls a user; asked again after a while.
+    async fn name_of(&self, uid: u32) -> Option<String> {
+        let lock = || self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((name, since)) = lock().get(&uid) {
+            if since.elapsed() < NAME {
+                return Some(name.clone());
+            }
+        }
+        let name = tokio::task::spawn_blocking(move || {
+            let user = uzers::get_user_by_uid(uid)?;
+            Some(user.name().to_str()?.to_owned())
+        });
+        let name = name.await.ok().flatten()?;
+        let mut names = lock();
+        if names.len() >= NAMES {
+            names.clear();
+        }
+        names.insert(uid, (name.clone(), Instant::now()));
+        Some(name)
+    }
+
     /// The users file as it is now; none without one.
     fn load(path: &std::path::Path) -> Users {
         if !path.exists() {
@@ -140,11 +171,7 @@ impl Authority for Known {
     }
 
     async fn peer(&self, uid: u32) -> Option<Principal> {
-        let name = tokio::task::spawn_blocking(move || {
-            let user = uzers::get_user_by_uid(uid)?;
-            Some(user.name().to_str()?.to_owned())
-        });
-        let name = name.await.ok().flatten()?;
+        let name = self.name_of(uid).await?;
         let groups = self.groups(&name).await;
         Some(Self::principal(&name, groups))
     }
