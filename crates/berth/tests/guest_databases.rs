@@ -1,6 +1,6 @@
 //! Users' databases in real guests: a program connects to whichever its machine's
 //! user has, by an ordinary client.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

@@ -29,7 +29,7 @@ image = "minimal"
 "#;
 
 /// What the emulated PC runs, and what of that the shell calls.
-const PROGRAMS: [&str; 3] = ["ndctl", "busybox", "sh"];
+const PROGRAMS: [&str; 2] = ["ndctl", "busybox"];
 const APPLETS: [&str; 12] = [
     "sh", "mount", "cat", "insmod", "ip", "kill", "mkdir", "poweroff", "sleep", "tail", "tr", "ln",
 ];
@@ -116,7 +116,7 @@ fn initramfs(root: &Path, kernel: &Path) {
     fs::write(&init, include_str!("devdax/init")).unwrap();
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(root.join("host.toml"), HOST).unwrap();
-    for name in &PROGRAMS[..2] {
+    for name in PROGRAMS {
         program(&which(name), root, name);
     }
     for applet in APPLETS {

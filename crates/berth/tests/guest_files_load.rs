@@ -1,5 +1,4 @@
 //! Users' files while much is done with them: a machine that moves, a manager that dies.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 
