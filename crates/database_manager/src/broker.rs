@@ -135,8 +135,8 @@ pub struct UsedLogin {
 const MAX_USED: usize = 8;
 
 impl Session {
-    /// A connection was made as this; whether it is not the session's first.
-    pub(crate) fn note_login(&self, login: &crate::table::Login) -> bool {
+    /// A connection was made as this.
+    pub(crate) fn note_login(&self, login: &crate::table::Login) {
         let mut used = lock(&self.used);
         let (database, role) = (login.database.as_str(), login.role.as_str());
         let same = |one: &&mut UsedLogin| one.database == database && one.role == role;
@@ -146,7 +146,6 @@ impl Session {
             let (database, role) = (database.to_owned(), role.to_owned());
             used.logins.push(UsedLogin { database, role, connections: 1 });
         }
-        used.logins.iter().map(|one| one.connections).sum::<u64>() > 1
     }
 
     /// One was refused.

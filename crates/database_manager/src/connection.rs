@@ -24,7 +24,8 @@ use crate::protocol::{
 use crate::registry::{NoLogin, Stop};
 use crate::relay::{Ended, Relay};
 use crate::server::{Dialled, OpenError, Opened};
-use crate::spare::{Kept, Parameters, prepare};
+use crate::settings::{Parameters, apart};
+use crate::spare::{follow, take};
 use crate::table::Login;
 
 /// How long a guest may take to say what it wants, and the server to let it in.
@@ -136,30 +137,35 @@ async fn ahead(place: &Place, session: &Session) -> Option<Ahead> {
     let who = session.who.as_ref()?;
     let broker = &place.broker;
     let login = broker.registry.give(place.number, who, || broker.table()).ok()?;
-    let spare = lock(&session.spare).take(&login);
-    let dialled = match spare {
-        Some(_) => None,
+    let dialled = if lock(&session.spare).exists() {
+        None
+    } else {
         // One that fails now is tried again when it is wanted, and fails with a reason.
-        None => broker.server.dial().await.ok(),
+        broker.server.dial().await.ok()
     };
-    Some(Ahead { login, spare, dialled })
+    Some(Ahead { login, dialled })
 }
 
 struct Ahead {
     login: Login,
-    spare: Option<Kept>,
     dialled: Option<Dialled>,
 }
 
 impl Ahead {
-    /// A connection with these settings: the spare one, if it is as good as a new one.
-    async fn open(self, broker: &Broker, parameters: &Parameters) -> Result<Opened, OpenError> {
-        let Self { login, spare, dialled } = self;
-        let spare = spare.filter(|spare| spare.parameters == *parameters);
-        if let Some(Kept { mut opened, .. }) = spare {
-            if broker.server.is_still_good(&mut opened).await {
-                return Ok(opened);
-            }
+    /// A connection with these settings: the session's spare one, if it is as good as a
+    /// new one.
+    async fn open(
+        self,
+        broker: &Broker,
+        session: &Session,
+        parameters: &Parameters,
+    ) -> Result<Opened, OpenError> {
+        let Self { login, dialled } = self;
+        if let Some((settings, application)) = apart(parameters)
+            && let Some(mut spare) = take(session, &login, &settings).await
+            && broker.server.is_still_good(&mut spare, application).await
+        {
+            return Ok(spare);
         }
         match broker.server.open(&login, parameters, dialled).await {
             Err(error) if error.is_full() && broker.spares.make_room().await => {
@@ -211,16 +217,14 @@ async fn admit(
 ) -> io::Result<Result<(Login, Opened), Refusal>> {
     let ahead = match ahead {
         Some(ahead) => Ok(ahead),
-        None => {
-            login(place, session).await.map(|login| Ahead { login, spare: None, dialled: None })
-        }
+        None => login(place, session).await.map(|login| Ahead { login, dialled: None }),
     };
     let ahead = match ahead {
         Ok(ahead) => ahead,
         Err(refusal) => return Ok(Err(refusal)),
     };
     let login = ahead.login.clone();
-    let opened = match ahead.open(&place.broker, &wanted.parameters).await {
+    let opened = match ahead.open(&place.broker, session, &wanted.parameters).await {
         Ok(opened) => opened,
         Err(error) => {
             let user = session.who.as_ref().map(|who| who.user.as_str());
@@ -235,16 +239,15 @@ async fn admit(
     if let Some(server) = opened.key {
         place.broker.registry.know(place.number, key, server);
     }
-    let again = session.note_login(&login);
+    session.note_login(&login);
     let mut greeting = wanted.newer.as_deref().map(negotiate).unwrap_or_default();
     greeting.extend(auth_ok());
     greeting.extend_from_slice(&opened.settings);
     greeting.extend(backend_key(key));
     greeting.extend(ready());
     guest.write_all(&greeting).await?;
-    if again {
-        let (broker, session) = (Arc::clone(&place.broker), Arc::clone(session));
-        tokio::spawn(prepare(broker, session, wanted.parameters));
+    if let Some((settings, _)) = apart(&wanted.parameters) {
+        follow(&place.broker, session, &login, &settings);
     }
     Ok(Ok((login, opened)))
 }

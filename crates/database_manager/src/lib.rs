@@ -28,6 +28,7 @@ mod registry;
 mod relay;
 mod server;
 mod service;
+mod settings;
 mod spare;
 mod table;
 #[cfg(feature = "test-utils")]

@@ -89,7 +89,7 @@ impl Service {
             }
             wire::shut(its_socket);
         })?;
-        self.runtime.spawn(prepare(Arc::clone(&self.broker), Arc::clone(&session), vec![]));
+        self.runtime.spawn(prepare(Arc::clone(&self.broker), Arc::clone(&session)));
         running.insert(machine.to_owned(), Running { session, socket, thread });
         Ok(())
     }

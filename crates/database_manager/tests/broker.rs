@@ -139,6 +139,7 @@ async fn what_counts_is_what_the_role_is_when_the_guest_has_spoken() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_hold_whatever_the_guest_sets() {
+    const PROGRAMS: &str = "usename = 'alice' AND application_name = 'a test'";
     let bench = Bench::new();
     let limits = Limits { connections: 2, idle: Some(1), lifetime: None };
     bench.grant("user:alice", "alice", limits);
@@ -147,13 +148,13 @@ async fn limits_hold_whatever_the_guest_sets() {
     let _second = connect(&two).await.unwrap();
     assert_eq!(code(&connect(&two).await.err().unwrap()), "53300");
     ask(&first, "SET idle_session_timeout = 0").await.unwrap();
-    bench.await_connections("alice", 0);
+    bench.await_activity(PROGRAMS, 0);
     assert!(ask(&first, "SELECT 1").await.is_err());
 
     bench.grant("user:alice", "alice", Limits { idle: None, lifetime: Some(1), ..limits });
     let long = connect(&one).await.unwrap();
     assert!(ask(&long, "SELECT pg_sleep(600)").await.is_err());
-    bench.await_connections("alice", 0);
+    bench.await_activity(PROGRAMS, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

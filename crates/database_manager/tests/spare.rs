@@ -1,55 +1,69 @@
 //! Connections that are opened before a guest wants them.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 
 use database_manager::Limits;
 use support::{Bench, ask, code, connect};
 
-/// The server's processes for `alice`.
-fn processes(bench: &Bench) -> Vec<String> {
-    let query = "SELECT pid FROM pg_stat_activity WHERE usename = 'alice' ORDER BY 1";
-    bench.server.sql("postgres", query).lines().map(str::to_owned).collect()
-}
-
 async fn process(client: &tokio_postgres::Client) -> String {
     ask(client, "SELECT pg_backend_pid()").await.unwrap().unwrap()
 }
 
-/// A machine that has connected twice and has a connection to spare.
+/// A machine that has connected and has a connection to spare, in this process.
 async fn machine_with_spare(bench: &Bench) -> (database_manager::Client, String) {
     bench.grant("user:alice", "alice", Limits::default());
     let machine = bench.machine("m-01", "alice", &[]);
-    let (one, two) = (connect(&machine).await.unwrap(), connect(&machine).await.unwrap());
-    bench.await_connections("alice", 3);
-    let used = [process(&one).await, process(&two).await];
-    let spare = processes(bench).into_iter().find(|one| !used.contains(one)).unwrap();
-    (machine, spare)
+    let _first = connect(&machine).await.unwrap();
+    (machine, the_spare(bench))
 }
 
-/// The connection to spare, once the broker has it: the server shows it sooner.
-async fn given(machine: &database_manager::Client, spare: &str) -> tokio_postgres::Client {
-    for _ in 0..10 {
-        let client = connect(machine).await.unwrap();
-        if process(&client).await == spare {
-            return client;
-        }
-    }
-    panic!("nobody gets the connection to spare")
+/// The process of alice's connection to spare: it has no application, and is younger
+/// than all that have: one with other settings may be on its way out.
+fn the_spare(bench: &Bench) -> String {
+    const SPARE: &str = "usename = 'alice' AND application_name = '' AND backend_start > ALL \
+        (SELECT backend_start FROM pg_stat_activity WHERE application_name = 'a test')";
+    bench.await_activity(SPARE, 1);
+    bench.server.sql("postgres", &format!("SELECT pid FROM pg_stat_activity WHERE {SPARE}"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_connects_again_and_again_has_one_that_was_nobodys() {
+async fn each_connection_is_one_that_was_nobodys() {
     let bench = Bench::new();
-    let (machine, spare) = machine_with_spare(&bench).await;
-    let third = given(&machine, &spare).await;
-    assert_eq!(ask(&third, "SHOW application_name").await.unwrap().as_deref(), Some("a test"));
+    let (machine, mut spare) = machine_with_spare(&bench).await;
+    for _ in 0..3 {
+        let client = connect(&machine).await.unwrap();
+        assert_eq!(process(&client).await, spare);
+        assert_eq!(ask(&client, "SHOW application_name").await.unwrap().as_deref(), Some("a test"));
+        spare = the_spare(&bench);
+    }
+    // A conversation's first as well.
+    bench.end("m-01");
+    bench.await_connections("alice", 0);
+    let other = bench.machine("m-02", "alice", &[]);
+    let spare = the_spare(&bench);
+    assert_eq!(process(&connect(&other).await.unwrap()).await, spare);
     // Bob's machine has nothing of it.
     bench.grant("user:bob", "bob", Limits::default());
-    let bobs = bench.machine("m-02", "bob", &[]);
+    let bobs = bench.machine("m-03", "bob", &[]);
     let client = connect(&bobs).await.unwrap();
     assert_eq!(ask(&client, "SELECT current_user").await.unwrap().as_deref(), Some("bob"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_of_no_use_with_other_settings() {
+    let bench = Bench::new();
+    let (machine, spare) = machine_with_spare(&bench).await;
+    let mut config = tokio_postgres::Config::new();
+    config.user("root").application_name("it's \\ é; SELECT");
+    let (client, connection) =
+        config.connect_raw(support::stream(&machine), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    assert_ne!(process(&client).await, spare);
+    // PostgreSQL has ASCII only in this.
+    let name = ask(&client, "SHOW application_name").await.unwrap().unwrap();
+    assert!(name.starts_with("it's \\ ") && name.ends_with("; SELECT"), "{name}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

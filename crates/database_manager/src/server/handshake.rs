@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{OpenError, Stream};
 use crate::protocol::{CancelKey, fields_of_error, message_of};
+use crate::settings::set_application;
 use crate::table::Login;
 
 /// Longest message of the server's before a guest is let in, in bytes, and all
@@ -60,10 +61,15 @@ AND pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CONNECT') 
 AND (";
 
 /// Whether a connection that was opened a while ago is as good as a new one: the role
-/// is still let in, and is one that a guest may be.
-pub(super) async fn is_still_good(opened: &mut Opened) -> Result<bool, OpenError> {
+/// is still let in, and is one that a guest may be. It has this name of an application
+/// then.
+pub(super) async fn is_still_good(
+    opened: &mut Opened,
+    application: Option<&str>,
+) -> Result<bool, OpenError> {
+    let set = application.map(set_application).unwrap_or_default();
     let mut out = BytesMut::new();
-    frontend::query(&format!("{STILL}{CHECK}) IS NULL"), &mut out)?;
+    frontend::query(&format!("{STILL}{CHECK}) IS NULL; {set}"), &mut out)?;
     send(&mut opened.stream, &out).await?;
     // What it says of its settings meanwhile is for the guest.
     let row = answer(&mut opened.stream, &mut opened.settings).await?;

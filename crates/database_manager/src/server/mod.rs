@@ -181,9 +181,13 @@ impl Server {
     }
 
     /// Whether a connection that was opened a while ago is as good as one that would be
-    /// opened now.
-    pub(crate) async fn is_still_good(&self, opened: &mut Opened) -> bool {
-        let looked = timeout(OPEN, handshake::is_still_good(opened)).await;
+    /// opened now; it is given the (plain) name of an application.
+    pub(crate) async fn is_still_good(
+        &self,
+        opened: &mut Opened,
+        application: Option<&str>,
+    ) -> bool {
+        let looked = timeout(OPEN, handshake::is_still_good(opened, application)).await;
         matches!(looked, Ok(Ok(true)))
     }
 

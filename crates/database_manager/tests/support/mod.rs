@@ -72,16 +72,22 @@ impl Bench {
         self.service.end(name).unwrap().unwrap()
     }
 
-    /// Waits until the server has this many connections of a role's.
+    /// Waits until the server has this many connections of a role's, those to spare
+    /// included.
     pub(crate) fn await_connections(&self, role: &str, count: usize) {
-        let query = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{role}'");
+        self.await_activity(&format!("usename = '{role}'"), count);
+    }
+
+    /// Waits until the server has this many connections that `condition` is true of.
+    pub(crate) fn await_activity(&self, condition: &str, count: usize) {
+        let query = format!("SELECT count(*) FROM pg_stat_activity WHERE {condition}");
         let deadline = std::time::Instant::now() + LIMIT;
         loop {
             let now = self.server.sql("postgres", &query);
             if now == count.to_string() {
                 return;
             }
-            assert!(std::time::Instant::now() < deadline, "{role} has {now} connections");
+            assert!(std::time::Instant::now() < deadline, "{now} connections with {condition}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
