@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use agent_protocol::{DATA_CHUNK, Message, ReceiveWindow, SendWindow};
+use rustix::net::{SendFlags, send};
 
 use super::service::{Tail, end_of};
 use super::{Agent, Heard, Stream, lock};
@@ -31,6 +32,8 @@ pub(super) struct Conversation {
 struct Talk {
     /// For the user; bounded by `from_guest`.
     pieces: VecDeque<Vec<u8>>,
+    /// One that came before these is being written.
+    writing: bool,
     from_guest: ReceiveWindow,
     to_guest: SendWindow,
     accepted: bool,
@@ -39,6 +42,20 @@ struct Talk {
     /// What the program wrote to standard error.
     words: Tail,
     end: Option<ProgramEnd>,
+}
+
+impl Talk {
+    /// Something is to be written before what comes now.
+    fn is_behind(&self) -> bool {
+        self.writing || !self.pieces.is_empty()
+    }
+
+    /// What whoever calls this writes now.
+    fn next_piece(&mut self) -> Option<Vec<u8>> {
+        let piece = self.pieces.pop_front();
+        self.writing = piece.is_some();
+        piece
+    }
 }
 
 impl Conversation {
@@ -67,6 +84,14 @@ impl Conversation {
             // It fails only if the other end was first.
             let _ = client.shutdown(Shutdown::Both);
         }
+    }
+
+    /// Writes as much as the other end takes without a wait: so what comes while nothing
+    /// else does need not wait for a thread.
+    fn write_at_once(&self, bytes: &[u8]) -> usize {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        // What is wrong, the thread that waits will hear.
+        self.client.get().map_or(0, |client| send(client, bytes, flags).unwrap_or(0))
     }
 
     /// Writes to the other end; false if it is gone.
@@ -98,7 +123,13 @@ impl Conversation {
                 } else if !bytes.is_empty() {
                     let first = talk.first_output.or(self.woken.map(|woken| woken.elapsed()));
                     talk.first_output = first;
-                    talk.pieces.push_back(bytes.clone());
+                    let written = if talk.is_behind() { 0 } else { self.write_at_once(bytes) };
+                    if let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+                        talk.pieces.push_back(rest.to_vec());
+                    }
+                    if talk.end.is_none() {
+                        heard.credit = talk.from_guest.consumed(written);
+                    }
                 }
             }
             Message::Credit(bytes) => {
@@ -111,8 +142,11 @@ impl Conversation {
             }
             _ => return Err("the guest's agent said what only a host says"),
         }
+        let wake = talk.end.is_some() || talk.is_behind() || matches!(message, Message::Credit(_));
         drop(talk);
-        self.changed.notify_all();
+        if wake {
+            self.changed.notify_all();
+        }
         Ok(heard)
     }
 
@@ -135,7 +169,7 @@ impl Conversation {
     pub(super) fn write_out(&self, agent: &Agent, stream: Stream) -> Option<Report> {
         let mut talk = lock(&self.talk);
         loop {
-            if let Some(piece) = talk.pieces.pop_front() {
+            if let Some(piece) = talk.next_piece() {
                 drop(talk);
                 let gone = !self.pass_on(agent, stream, &piece);
                 talk = lock(&self.talk);
@@ -168,7 +202,7 @@ impl Conversation {
     /// the rest.
     pub(super) fn write_now(&self, agent: &Agent, stream: Stream) {
         loop {
-            let piece = lock(&self.talk).pieces.pop_front();
+            let piece = lock(&self.talk).next_piece();
             let Some(piece) = piece else { return };
             self.pass_on(agent, stream, &piece);
         }
@@ -178,12 +212,15 @@ impl Conversation {
     fn pass_on(&self, agent: &Agent, stream: Stream, piece: &[u8]) -> bool {
         // A program may still say something to a database that has closed; it reads why,
         // and closes too.
-        if !self.write(piece) && self.id.is_some() {
+        let written = self.write(piece);
+        let mut talk = lock(&self.talk);
+        talk.writing = false;
+        if !written && self.id.is_some() {
+            drop(talk);
             self.fail("the user's connection is gone");
             agent.give_up(stream);
             return false;
         }
-        let mut talk = lock(&self.talk);
         let credit = talk.from_guest.consumed(piece.len());
         if let (Some(credit), None) = (credit, &talk.end) {
             drop(talk);
@@ -231,32 +268,32 @@ impl Conversation {
 }
 
 impl Agent {
-    /// Serves a conversation that has a stream, on threads of its own.
+    /// Begins a conversation that has a stream, and serves it on threads of its own.
     pub(super) fn talk(
         self: &Arc<Self>,
         stream: Stream,
         conversation: &Arc<Conversation>,
-        request: Message,
+        request: &Message,
     ) -> io::Result<()> {
+        // The guest need not wait for the threads.
+        let said = self.say(stream, request);
         let thread = |name: &str| std::thread::Builder::new().name(format!("{name}-{}", stream.id));
         let (agent, out) = (Arc::clone(self), Arc::clone(conversation));
         thread("talk-out").spawn(move || {
             let report = out.write_out(&agent, stream);
             agent.report(report);
         })?;
+        if !said {
+            conversation.fail("the conversation could not be sent to the guest");
+            self.forget(stream);
+            return Ok(());
+        }
         let (agent, user) = (Arc::clone(self), Arc::clone(conversation));
-        let started = thread("talk-in").spawn(move || {
-            if agent.say(stream, &request) {
-                user.read_in(&agent, stream);
-            } else {
-                user.fail("the conversation could not be sent to the guest");
-                agent.forget(stream);
-            }
-        });
+        let started = thread("talk-in").spawn(move || user.read_in(&agent, stream));
         if let Err(error) = started {
             tracing::warn!(%error, "no thread for a conversation");
             conversation.fail(super::NO_THREAD);
-            self.forget(stream);
+            self.give_up(stream);
         }
         Ok(())
     }

@@ -195,9 +195,9 @@ impl Agent {
             .map_err(|error| format!("the user's connection cannot be used: {error}"))?;
         let conversation = Arc::new(conversation);
         let stream = self.admit(Peer::Conversation(Arc::clone(&conversation)))?;
-        self.talk(stream, &conversation, request).map_err(|error| {
+        self.talk(stream, &conversation, &request).map_err(|error| {
             tracing::warn!(%error, "no thread for a conversation");
-            self.forget(stream);
+            self.give_up(stream);
             super::NO_THREAD.to_owned()
         })
     }
