@@ -312,7 +312,8 @@ mod tests {
 
     #[test]
     fn a_guest_that_sends_more_than_it_has_credit_for_is_caught() {
-        let (conversation, _user) = conversation();
+        // Nothing is taken from it yet.
+        let conversation = Conversation::of_database();
         let half = vec![0; INITIAL_CREDIT as usize / 2];
         conversation.deliver(&Message::Stdout(half.clone())).unwrap();
         conversation.deliver(&Message::Stdout(half)).unwrap();

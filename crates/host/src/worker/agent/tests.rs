@@ -149,6 +149,40 @@ fn a_connection_at_rest_has_its_services_and_no_other_state() {
 }
 
 #[test]
+fn a_user_who_reads_by_fits_and_starts_has_all_that_was_said_in_order() {
+    const PIECE: u32 = 4096;
+    let (mut guest, agent, reports) = serving();
+    let (mut user, theirs) = UnixStream::pair().unwrap();
+    agent.converse(8, "MAIL", None, theirs);
+    assert!(matches!(guest.hear(), (1, Message::Converse(_))));
+    let reader = std::thread::spawn(move || {
+        let (mut all, mut buffer) = (Vec::new(), vec![0; 150_000]);
+        loop {
+            // Until the socket is full and pieces wait for the thread that writes them.
+            std::thread::sleep(Duration::from_millis(if all.len() % 3 == 0 { 20 } else { 0 }));
+            match user.read(&mut buffer).unwrap() {
+                0 => return all,
+                count => all.extend_from_slice(&buffer[..count]),
+            }
+        }
+    });
+    let (mut credit, mut said) = (agent_protocol::INITIAL_CREDIT, Vec::new());
+    for number in 0..800_u32 {
+        while credit < PIECE {
+            let (1, Message::Credit(more)) = guest.hear() else { panic!("no credit") };
+            credit += more;
+        }
+        let bytes = number.to_be_bytes().repeat(PIECE as usize / 4);
+        said.extend_from_slice(&bytes);
+        guest.say(1, &Message::Stdout(bytes));
+        credit -= PIECE;
+    }
+    guest.say(1, &Message::Exited(Status::Code(0)));
+    assert!(reader.join().unwrap() == said);
+    assert!(matches!(reports.recv().unwrap(), Report::ConversationEnded { conversation: 8, .. }));
+}
+
+#[test]
 fn a_stream_that_was_closed_is_awaited() {
     let (mut guest, agent, reports) = serving();
     let (_user, theirs) = UnixStream::pair().unwrap();
