@@ -19,6 +19,7 @@ mod resize;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::panic::resume_unwind;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -140,8 +141,19 @@ fn begin(
     host: &Arc<ToHost>,
 ) -> Result<Arc<Worker>, String> {
     run_on(&config.run_on)?;
-    let (window, origin) = map(config, fds)?;
-    let machine = make(config, &window, origin.as_ref())?;
+    let Storage { file, window, origin } = map(config, fds)?;
+    let machine = match &origin {
+        None => Machine::new(&machine_config(config), &window).map_err(|error| in_full(&error))?,
+        // Nothing of a parked machine looks at the storage.
+        Some(origin) => std::thread::scope(|scope| {
+            let fill = || origin.fill(file.as_fd(), &window);
+            let filled = std::thread::Builder::new().spawn_scoped(scope, fill);
+            let filled = filled.map_err(|error| format!("no thread to be had: {error}"))?;
+            let made = make_parked(config, &window, origin);
+            filled.join().unwrap_or_else(|why| resume_unwind(why)).and(made)
+        })?,
+    };
+    drop(file);
     let machine = Arc::new(machine);
     lockdown::lock_down().map_err(|error| error.to_string())?;
     let to_host = Arc::clone(host);
@@ -210,37 +222,35 @@ fn run_on(cpus: &[usize]) -> Result<(), String> {
         .map_err(|error| format!("the host CPUs {cpus:?} cannot be used: {error}"))
 }
 
-/// The window, and what it is a copy of.
-fn map(
-    config: &WorkerConfig,
-    fds: Vec<OwnedFd>,
-) -> Result<(Arc<StorageWindow>, Option<Origin>), String> {
-    let mut fds = fds.into_iter();
-    let mut next = || fds.next().ok_or_else(|| "the host passed too few files".to_owned());
-    let (storage, keys) = (next()?, next()?);
-    let range = StorageRange::try_from(config.range).map_err(|error| error.to_string())?;
-    let base = machine::memory_map::STORAGE_BASE;
-    // Both files are closed on return: only the mapping of its own range stays.
-    let window = StorageWindow::map(storage.as_fd(), keys.as_fd(), range, base, config.reach)
-        .map_err(|error| in_full(&error))?;
-    if !config.copy {
-        return Ok((window, None));
-    }
-    let origin = Origin::read(next()?, next()?, range.size())?;
-    origin.fill(storage.as_fd(), &window)?;
-    Ok((window, Some(origin)))
+/// Where the guest's storage is, and what it is a copy of.
+struct Storage {
+    /// The file of main storage: closed once the copy is made. Only the mapping of its
+    /// own range stays.
+    file: OwnedFd,
+    window: Arc<StorageWindow>,
+    origin: Option<Origin>,
 }
 
-fn make(
+fn map(config: &WorkerConfig, fds: Vec<OwnedFd>) -> Result<Storage, String> {
+    let mut fds = fds.into_iter();
+    let mut next = || fds.next().ok_or_else(|| "the host passed too few files".to_owned());
+    let (file, keys) = (next()?, next()?);
+    let range = StorageRange::try_from(config.range).map_err(|error| error.to_string())?;
+    let base = machine::memory_map::STORAGE_BASE;
+    let window = StorageWindow::map(file.as_fd(), keys.as_fd(), range, base, config.reach)
+        .map_err(|error| in_full(&error))?;
+    let origin = config.copy.then(|| Origin::read(next()?, next()?, range.size())).transpose()?;
+    Ok(Storage { file, window, origin })
+}
+
+/// A machine that goes on from where its origin was captured, when it is woken.
+fn make_parked(
     config: &WorkerConfig,
     window: &Arc<StorageWindow>,
-    origin: Option<&Origin>,
+    origin: &Origin,
 ) -> Result<Machine, String> {
-    let machine = machine_config(config);
-    let Some(origin) = origin else {
-        return Machine::new(&machine, window).map_err(|error| in_full(&error));
-    };
-    let machine = Machine::without_guest(&machine, window).map_err(|error| in_full(&error))?;
+    let config = machine_config(config);
+    let machine = Machine::without_guest(&config, window).map_err(|error| in_full(&error))?;
     let processors = machine.io_processors();
     processors.iter().for_each(|processor| processor.quiesce());
     origin.restore(&machine)?;
