@@ -83,7 +83,7 @@ pub enum Outcome {
 /// One side of one conversation, on one connection. It does nothing by itself:
 /// its owner issues verbs, moves [`output`](Self::output) to the transport and
 /// [feeds](Self::feed) it what the transport brings.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct HalfSession {
     state: State,
     turn: Turn,

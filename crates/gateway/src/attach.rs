@@ -53,7 +53,8 @@ pub(crate) async fn request(
         return Err(Sense::CONVERSATION_TYPE_MISMATCH);
     }
     let lu_name = luwid.map(|luwid| luwid.lu_name);
-    Ok(AttachRequest { lu_name, tpn: tpn.name, principal, sync_level, pip })
+    let early = Vec::new();
+    Ok(AttachRequest { lu_name, tpn: tpn.name, principal, sync_level, pip, early })
 }
 
 /// A user whom the caller says to have verified: themselves, or anybody if the

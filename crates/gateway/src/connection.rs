@@ -69,6 +69,7 @@ async fn ask(
     origin: Origin,
 ) -> Asked {
     let Some(attach) = session.attach().cloned() else { return Asked::Gone };
+    let early = Coupling::early(session);
     let asking = async {
         let (user, tpn) = (attach.security.user().map(str::to_owned), attach.tpn.name.clone());
         let request = attach::request(attach, origin, &*gateway.authority);
@@ -76,11 +77,12 @@ async fn ask(
             gateway.service.turned_away(user.as_deref(), &tpn, sense);
             Asked::Refused { sense, why: String::new() }
         };
-        let request = match timeout(gateway.limits.authenticate, request).await {
+        let mut request = match timeout(gateway.limits.authenticate, request).await {
             Ok(Ok(request)) => request,
             Ok(Err(sense)) => return refused(sense),
             Err(_) => return refused(Sense::SECURITY_NOT_VALID),
         };
+        request.early = early;
         match gateway.service.attach(request).await {
             Ok(joined) => Asked::Joined(joined),
             Err(refusal) => {
@@ -144,8 +146,11 @@ async fn converse(gateway: &Gateway, wire: impl Wire, mut session: HalfSession, 
         return program.abend(Why::Gateway);
     }
     let mut streams = Streams::new(wire, joined.input, joined.output, Coupling::new(session));
-    // What arrived together with the Attach.
+    // What arrived together with the Attach, and may be with the program already.
     streams.coupling.from_user(&[]);
+    if joined.handed_on > 0 {
+        streams.coupling.program_took(joined.handed_on);
+    }
     let mut deadline = Deadline::new(gateway);
     let mut ended = false;
     while streams.coupling.abend().is_none() {

@@ -91,6 +91,18 @@ impl Coupling {
         }
     }
 
+    /// What a program will be sent first, if its conversation is accepted: what the
+    /// user has sent by now.
+    pub fn early(session: &HalfSession) -> Vec<u8> {
+        let mut session = session.clone();
+        if session.accept().is_err() {
+            return Vec::new();
+        }
+        let mut coupling = Self::new(session);
+        coupling.step();
+        coupling.input.into()
+    }
+
     /// Bytes for the user's connection.
     pub fn to_user(&self) -> &[u8] {
         self.session.output()

@@ -73,6 +73,9 @@ pub struct AttachRequest {
     pub sync_level: SyncLevel,
     /// Parameters for the program, at most 64; `None` if there are none.
     pub pip: Option<Vec<Vec<u8>>>,
+    /// What the user has sent already for the program: a service may hand it on before
+    /// the program has accepted, so that it need not wait. See [`Joined::handed_on`].
+    pub early: Vec<u8>,
 }
 
 impl AttachRequest {
@@ -157,6 +160,8 @@ pub struct Joined {
     pub output: Box<dyn AsyncRead + Send + Unpin>,
     /// The conversation at the service's side.
     pub program: Box<dyn Conversation>,
+    /// Bytes of [`AttachRequest::early`] that the program's input has had.
+    pub handed_on: usize,
 }
 
 impl std::fmt::Debug for Joined {

@@ -63,6 +63,7 @@ fn what_is_asked_for_reaches_the_service() {
         principal: Some(principal("alice")),
         sync_level: SyncLevel::None,
         pip: Some(vec![b"one".to_vec(), b"two".to_vec()]),
+        early: Vec::new(),
     };
     assert_eq!(attached, expected);
 }

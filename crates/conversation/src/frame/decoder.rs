@@ -3,7 +3,7 @@
 use super::{FrameError, HEADER_LEN, MAX_UNIT, Record, VERSION};
 
 /// Finds records in bytes as they arrive; holds at most one.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Decoder {
     partial: Vec<u8>,
 }

@@ -17,7 +17,7 @@ pub(super) enum Mark {
     Code { code: ReturnCode, log: Vec<u8> },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct PlacedMark {
     /// Bytes of the stream in front of it.
     at: u64,
@@ -36,7 +36,7 @@ pub(super) enum Next {
 
 /// The queue, and the receiving half of the flow control: the partner may send
 /// [`WINDOW`] bytes more than the program has taken.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Inbound {
     bytes: VecDeque<u8>,
     marks: VecDeque<PlacedMark>,

@@ -6,7 +6,7 @@ use super::{MARK_COST, ProtocolError, SEND_BUFFER, WINDOW};
 use crate::fmh7::Fmh7;
 use crate::frame::{Ends, MAX_UNIT, Record};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Item {
     Attach(Vec<u8>),
     /// So many bytes of `data`.
@@ -22,7 +22,7 @@ enum Item {
 /// The queue, and the sending half of the flow control. Records are made when
 /// the transport has taken most of those made before and the partner has
 /// granted the bytes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Outbound {
     items: VecDeque<Item>,
     /// The bytes of all data items.

@@ -98,7 +98,13 @@ impl Service for Programs {
             _ => {}
         }
         let (ours, theirs) = duplex(4096);
-        let (output, input) = split(ours);
+        let (output, mut input) = split(ours);
+        let handed_on = if request.early.is_empty() {
+            0
+        } else {
+            // As much as there is room for.
+            input.write(&request.early).await.unwrap()
+        };
         let (read, write) = split(theirs);
         let (end, ending) = oneshot::channel();
         tokio::spawn(async move {
@@ -107,7 +113,8 @@ impl Service for Programs {
             }
         });
         let machine = Machine { events: self.0.clone(), ending: Some(ending) };
-        Ok(Joined { input: Box::new(input), output: Box::new(output), program: Box::new(machine) })
+        let (input, output) = (Box::new(input), Box::new(output));
+        Ok(Joined { input, output, program: Box::new(machine), handed_on })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Joins the gateway to the pools: who users are, and their claims.
 
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -223,17 +224,18 @@ impl Service for Claims {
     async fn attach(&self, attach: AttachRequest) -> Result<Joined, Refusal> {
         let user = attach.principal.as_ref().map(|principal| principal.user.clone());
         let name = attach.tpn.clone();
+        let early = attach.early.clone();
         let (request, arguments) = self.wish(attach).inspect_err(|refusal| {
             self.turned_away(user.as_deref(), &name, refusal.sense());
         })?;
         for _ in 1..ATTEMPTS {
             // Its machine died, or could not be made ready: another one may do.
-            if let Some(joined) = self.claim(&request, &arguments).await? {
+            if let Some(joined) = self.claim(&request, &arguments, &early).await? {
                 return Ok(joined);
             }
         }
         let again = || Refusal::Retry("the machine did not accept; try again".to_owned());
-        self.claim(&request, &arguments).await?.ok_or_else(again)
+        self.claim(&request, &arguments, &early).await?.ok_or_else(again)
     }
 
     fn turned_away(&self, user: Option<&str>, tpn: &str, sense: Sense) {
@@ -262,11 +264,14 @@ impl Claims {
         &self,
         request: &Request,
         arguments: &[String],
+        early: &[u8],
     ) -> Result<Option<Joined>, Refusal> {
         let socket = |error| Refusal::Retry(format!("the host has no socket to spare: {error}"));
         let since = Instant::now();
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(socket)?;
         ours.set_nonblocking(true).map_err(socket)?;
+        // Whoever is refused has said it to nobody.
+        let handed_on = (&ours).write(early).unwrap_or(0);
         let ours = UnixStream::from_std(ours).map_err(socket)?;
         let (told, mut hear) = unbounded_channel();
         let (request, arguments) = (request.clone(), arguments.to_vec());
@@ -283,7 +288,7 @@ impl Claims {
                     FirstByte::new(output, since, member, Arc::clone(self.shared.station()));
                 let program = Box::new(Program { claim, hear });
                 let (input, output) = (Box::new(input), Box::new(output));
-                Ok(Some(Joined { input, output, program }))
+                Ok(Some(Joined { input, output, program, handed_on }))
             }
             Some(Told::Refused(refusal)) => {
                 claim.over = true;
