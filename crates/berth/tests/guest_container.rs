@@ -112,7 +112,7 @@ fn ended(mut host: Child) -> bool {
 fn guest_runs_in_a_container_without_privileges() {
     assert!(
         rustix::process::geteuid().is_root(),
-        "users' namespaces are made here by root, as ./check says"
+        "this test runs a container as users of its own: run it as root"
     );
     let containers = Containers(tempfile::tempdir().unwrap());
     let packages = containers.path("packages");
