@@ -228,7 +228,7 @@ impl Keeper {
     /// The process. Of the link to one that this process started, the kernel knows only
     /// who made it.
     pub(crate) fn pid(&self) -> Option<i32> {
-        let started = self.child.as_ref().map(|child| child.id());
+        let started = self.child.as_ref().map(Child::id);
         started.map_or_else(|| self.link.peer_pid(), |pid| i32::try_from(pid).ok())
     }
 
