@@ -1,6 +1,5 @@
 //! Main storage on a device of the kind devdax, which few machines have: a PC is
 //! emulated that has one, and a host of guests runs there.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "support/pc.rs"]
 mod pc;
