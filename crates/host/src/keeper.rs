@@ -225,9 +225,11 @@ impl Keeper {
         answer.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
-    /// The process, as the kernel knows it.
+    /// The process. Of the link to one that this process started, the kernel knows only
+    /// who made it.
     pub(crate) fn pid(&self) -> Option<i32> {
-        self.link.peer_pid()
+        let started = self.child.as_ref().map(Child::id);
+        started.map_or_else(|| self.link.peer_pid(), |pid| i32::try_from(pid).ok())
     }
 
     /// Waits until it is gone.

@@ -234,9 +234,10 @@ impl StorageMap {
     /// Every range that nobody holds, by ascending origin, as large as can be.
     #[must_use]
     pub fn gaps(&self) -> Vec<StorageRange> {
-        let mut held: Vec<_> = self.partitions.iter().flat_map(Partition::held).collect();
+        let mut held = Vec::with_capacity(self.partitions.len() + 1);
+        held.extend(self.partitions.iter().flat_map(Partition::held));
         held.sort_by_key(|range| range.origin());
-        let mut gaps = Vec::new();
+        let mut gaps = Vec::with_capacity(held.len() + 1);
         let mut end = 0;
         for range in held {
             gaps.extend(StorageRange::between(end, range.origin()));

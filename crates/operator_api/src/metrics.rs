@@ -199,8 +199,8 @@ impl Metrics {
         self.answers.get_or_create(&Answered { status: Status(status / 100) }).inc();
     }
 
-    /// This is what there is now.
-    pub(crate) fn observe(&self, state: &State) {
+    /// Gauges are set when somebody reads them.
+    fn observe(&self, state: &State) {
         let set = |gauge: &Gauge, value: u64| {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         };
@@ -225,8 +225,9 @@ impl Metrics {
         }
     }
 
-    /// All of it, in the text format of OpenMetrics.
-    pub(crate) fn text(&self) -> String {
+    /// All of it, with what there is now, in the text format of OpenMetrics.
+    pub(crate) fn text(&self, state: &State) -> String {
+        self.observe(state);
         let mut text = String::new();
         let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Writing to a string does not fail.

@@ -99,7 +99,6 @@ impl Station {
         if events.is_empty() {
             return;
         }
-        self.metrics.observe(&state);
         inner.snapshot = Arc::new(Snapshot { state, json: OnceLock::new() });
         for event in &events {
             self.tell(&mut inner, event);
@@ -120,7 +119,6 @@ impl Station {
             return;
         }
         snapshot.json = OnceLock::new();
-        self.metrics.observe(&snapshot.state);
         for event in &events {
             inner.record.push(event);
         }

@@ -1,5 +1,6 @@
 //! Why a host gave no answer.
 
+use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
@@ -34,6 +35,12 @@ pub enum ClientError {
     /// The connection ended without an answer.
     #[error("the host ended before it answered; look at its log")]
     Ended,
+    /// The other end of TLS ended the connection, and said why.
+    #[error(
+        "the host ended the connection ({0}); show a certificate that an authority of \
+         client_authorities in its [api] gave and that has not expired, or a token"
+    )]
+    TurnedAway(String),
     /// It takes longer than anything should.
     #[error("the host has said nothing for {0} s; look at its log")]
     Silent(u64),
@@ -53,8 +60,25 @@ impl From<serde_json::Error> for ClientError {
 
 impl From<hyper::Error> for ClientError {
     fn from(error: hyper::Error) -> Self {
-        if error.is_parse() { Self::Malformed(error.to_string()) } else { Self::Ended }
+        if error.is_parse() {
+            return Self::Malformed(error.to_string());
+        }
+        alert(&error).map_or(Self::Ended, Self::TurnedAway)
     }
+}
+
+/// What the other end of TLS said when it ended the connection. It looks at a client's
+/// certificate when the client thinks the connection made, so this comes late.
+fn alert(error: &hyper::Error) -> Option<String> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::AlertReceived(alert)) => return Some(format!("{alert:?}")),
+            _ => cause = error.source(),
+        }
+    }
+    None
 }
 
 impl ClientError {

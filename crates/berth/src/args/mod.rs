@@ -73,11 +73,31 @@ pub(crate) struct Remote {
     /// File with a token of it; or the token itself in BERTH_TOKEN
     #[arg(long, value_name = "FILE", env = "BERTH_TOKEN_FILE", hide_env_values = true)]
     pub(crate) token_file: Option<PathBuf>,
-    /// File of a client's certificate, instead of a token
-    #[arg(long, value_name = "FILE", env = "BERTH_CERTIFICATE", hide_env_values = true)]
+    /// File of a client's certificate (PEM), instead of a token
+    ///
+    /// One that an authority of the host's `client_authorities` gave, and in its file of
+    /// `clients` by name or fingerprint: there stands what its bearer may do. Those
+    /// that vouch for the certificate follow it in the file, if there are any between.
+    ///
+    ///   berth --host https://berth.example:7601 --ca api.crt \
+    ///     --certificate me.crt --key me.key status
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "BERTH_CERTIFICATE",
+        hide_env_values = true,
+        requires = "key",
+        verbatim_doc_comment
+    )]
     pub(crate) certificate: Option<PathBuf>,
-    /// File of its key
-    #[arg(long, value_name = "FILE", env = "BERTH_KEY", hide_env_values = true)]
+    /// File of the certificate's key (PEM, not encrypted)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "BERTH_KEY",
+        hide_env_values = true,
+        requires = "certificate"
+    )]
     pub(crate) key: Option<PathBuf>,
 }
 

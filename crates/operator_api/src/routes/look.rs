@@ -105,7 +105,8 @@ pub(super) async fn metrics(
     State(app): State<Arc<App>>,
 ) -> ([(HeaderName, &'static str); 1], String) {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], app.station.metrics.text())
+    let told = app.station.snapshot();
+    ([(header::CONTENT_TYPE, kind)], app.station.metrics.text(told.state()))
 }
 
 /// How long whoever has the keys may do without asking again.

@@ -16,10 +16,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use main_storage::PartitionName;
-use operator_api::{Quantity, Running, Settings, Station, Tcp};
+use operator_api::{Changes, Quantity, Running, Settings, Station, Tcp};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::Shared;
+use super::board::Board;
 use crate::in_full;
 use news::About;
 use operator::Host;
@@ -109,10 +110,18 @@ impl Shared {
 
     fn tell_about(&self, about: About<'_>) {
         let _turn = self.telling.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = self.look(&self.board(), about);
+        self.say(changes);
+    }
+
+    /// What is different from what was told last, pools aside.
+    fn look(&self, board: &Board, about: About<'_>) -> Changes {
         let told = self.station().snapshot();
-        let mut changes = news::changes(self, &self.board(), &told.state().host, about);
-        // What nobody looks at need not be copied to be changed.
-        drop(told);
+        // Dropped then: what nobody looks at need not be copied to be changed.
+        news::changes(self, board, &told.state().host, about)
+    }
+
+    fn say(&self, mut changes: Changes) {
         // Nobody runs the pools before the host does, or without any.
         if !self.config.file.pools.is_empty() && self.pools.are_run() {
             let pools = convert::pools(self, self.pools.status());
@@ -124,21 +133,29 @@ impl Shared {
     /// Tells operators of every change, until [`Shared::end_telling`].
     pub(super) fn keep_telling(&self) {
         let telling = &self.telling;
+        let mut waited = true;
         loop {
-            self.tell();
-            // What changes meanwhile is told at once afterwards, as one.
-            std::thread::sleep(PAUSE);
+            let turn = telling.turn.lock().unwrap_or_else(PoisonError::into_inner);
             let board = self.board();
-            if telling.over.load(Ordering::Relaxed) {
-                return;
-            }
-            let told = self.station().snapshot();
+            let over = telling.over.load(Ordering::Relaxed);
+            let changes = self.look(&board, About::All);
             let pools = telling.pools_changed.swap(false, Ordering::Relaxed);
-            let all = || news::changes(self, &board, &told.state().host, About::All);
-            if !pools && all().is_empty() {
+            if changes.is_empty() && !(pools || waited || over) {
+                drop(turn);
                 // Whatever it is that wakes it, looking is what telling begins with.
                 drop(self.changed.wait_timeout(board, LOOK));
+                waited = true;
+                continue;
             }
+            drop(board);
+            self.say(changes);
+            drop(turn);
+            if over {
+                return;
+            }
+            // What changes meanwhile is told at once afterwards, as one.
+            std::thread::sleep(PAUSE);
+            waited = false;
         }
     }
 

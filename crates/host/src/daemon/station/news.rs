@@ -92,7 +92,8 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    /// Whether it was told to be at this place, as it is.
+    /// Whether somebody was told to be at this place, as it is. If that was somebody else,
+    /// a look at all of them tells a moment later.
     fn is_there(
         &mut self,
         place: usize,
@@ -101,9 +102,8 @@ impl<'a> Known<'a> {
     ) -> bool {
         let range = on.range();
         let there = self.told.get(place).is_some_and(|was| {
-            (was.origin, was.size) == (range.origin(), range.size())
-                && was.name == on.name().as_str()
-                && was.gap == gap(gaps, range.end())
+            (was.origin, was.size, was.gap)
+                == (range.origin(), range.size(), gap(gaps, range.end()))
         });
         self.found += usize::from(there);
         there
