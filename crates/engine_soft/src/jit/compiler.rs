@@ -48,7 +48,7 @@ pub struct CompilerConfig {
 
 impl Default for CompilerConfig {
     fn default() -> Self {
-        Self { threshold: 1000, wait: false, whole: false }
+        Self { threshold: 3000, wait: false, whole: false }
     }
 }
 

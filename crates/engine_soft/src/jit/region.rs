@@ -15,7 +15,7 @@ use super::operands::{Operands, Registers};
 pub(crate) type PageBytes = [u8; PAGE_SIZE as usize];
 
 /// Instructions in a unit, at most: the nearest to its entry.
-const MAX_INSTS: usize = 256;
+const MAX_INSTS: usize = 192;
 
 /// Which instructions of a page have been executed: what has not is rarely
 /// worth compiling.

@@ -170,7 +170,6 @@ impl Unit<'_> {
         if kind == F32 { self.single(register) } else { self.f(register) }
     }
 
-    #[expect(clippy::too_many_lines, reason = "a table: one arm an instruction")]
     fn on_host(&mut self, inst: Inst) {
         macro_rules! ins {
             () => {

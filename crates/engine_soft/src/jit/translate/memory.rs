@@ -166,7 +166,8 @@ impl Unit<'_> {
         let addend = self.builder.ins().load(I64, memory(), entry, tlb::ENTRY_ADDEND);
         self.builder.ins().jump(on, &[addend.into(), addend.into()]);
         self.begin(slow);
-        // A load must not say that its page is stored into, though a store follows.
+        // A load must not say that its page is stored into, though a store follows: only
+        // an access like the most demanding of all may have it looked for.
         if all.table == own.table {
             let status = self.walk(all, Within::Page);
             let (alone, together) = (self.cold_block(), self.cold_block());
