@@ -45,6 +45,12 @@ const MAX_PAGES: usize = 640;
 /// what it will execute.
 const FEW_PAGES: usize = 256;
 
+/// While a unit of a page is being compiled, other places of the page that get hot
+/// wait: mostly the unit has them. Each asks again after so many more jumps, and all
+/// together so often before they wait no longer for an answer that may not come.
+const JUMPS_UNTIL_ASKED_AGAIN: u16 = 256;
+const PATIENCE: u8 = 64;
+
 /// Instructions from one sweep to the next, while the guest executes any.
 const SWEEP: u64 = 4 << 20;
 
@@ -75,6 +81,8 @@ pub(crate) struct CodePage {
     /// Sweeps since it was used last.
     age: u8,
     has_units: bool,
+    /// How often places of the page still wait for the unit asked for; 0 if none is.
+    patience: u8,
     /// Tells contents of slots apart, for units compiled meanwhile.
     version: u64,
     /// How often the contents changed: code that is rewritten all the time is
@@ -97,6 +105,7 @@ impl CodePage {
             referenced: false,
             age: 0,
             has_units: false,
+            patience: 0,
             version: 0,
             changes: 0,
             heat: [0; PARCELS],
@@ -367,6 +376,7 @@ impl CodeCache {
             page.changes = page.changes.saturating_add(1);
         }
         page.version = self.versions;
+        page.patience = 0;
         let threshold = self.units.as_ref().map(|units| units.compiler.config().threshold);
         let heat = threshold.map_or(0, |threshold| page.threshold(threshold));
         page.heat.fill(heat);
@@ -397,6 +407,7 @@ impl CodeCache {
         page.changes = 0;
         page.age = 0;
         page.has_units = false;
+        page.patience = 0;
         page.insts[..PARCELS].fill(marker(UNDECODED));
         let slot = self.hand as u32;
         self.by_physical.insert(physical, slot);
@@ -447,6 +458,12 @@ impl CodeCache {
         let offset = offset_of(pc) as u64;
         let Some(units) = &self.units else { return };
         let page = &mut self.pages[slot as usize];
+        if page.patience > 0 {
+            page.patience -= 1;
+            page.heat[offset as usize / 2] = JUMPS_UNTIL_ASKED_AGAIN;
+            return;
+        }
+        page.patience = if units.compiler.config().wait { 0 } else { PATIENCE };
         units.compiler.ask(Request {
             page: Box::new(page.bytes),
             tail: cpu.native.jumps.crossing(cpu.fetch_set(), pc & !1 | CROSSING),
@@ -483,6 +500,7 @@ impl CodeCache {
             }
             let Some(slot) = self.by_physical.get(&place.physical) else { continue };
             let page = &mut self.pages[*slot as usize];
+            page.patience = 0;
             if page.version == place.version {
                 let number = units.add(unit);
                 page.has_units = true;

@@ -154,12 +154,6 @@ impl Cpu {
         self.raise(Trap { exception, value })
     }
 
-    /// There is nothing to serve an access at `address`.
-    #[cold]
-    pub(crate) fn no_bus(&mut self, address: u64) -> Faulted {
-        self.raise(Access::Load.access_fault(address))
-    }
-
     #[cold]
     pub(crate) fn raise(&mut self, trap: Trap) -> Faulted {
         self.trap = trap;
@@ -343,6 +337,16 @@ impl Cpu {
             Ok(host) => Ok(host),
             Err(_) => Err(self.raise(access.access_fault(address))),
         }
+    }
+
+    /// The host address behind a virtual one, if that is storage that may be accessed
+    /// so, and about to be.
+    pub(crate) fn storage_at(&mut self, address: u64, access: Access) -> Option<Host> {
+        let cached = match access {
+            Access::Store => self.tlb.write(address, 1),
+            Access::Load | Access::Fetch => self.tlb.read(address, 1),
+        };
+        cached.or_else(|| self.locate(address, access).ok()?.ok())
     }
 
     /// The host address of an aligned word for `lr`, `sc` and AMOs that the

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::programs::{Random, mix};
-use crate::sys;
+use crate::{sys, words};
 
 /// The word on the kernel's command line.
 const WORD: &str = "bench=files";
@@ -40,19 +40,12 @@ pub(crate) const ALL: [(&str, Program); 5] = [
 
 /// Whether they are to be run.
 pub(crate) fn wanted() -> bool {
-    let _ = sys::mount_new(c"proc", c"/proc", c"proc");
-    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    line.split_whitespace().any(|word| word == WORD)
+    words::of_kernel().split_whitespace().any(|word| word == WORD)
 }
 
 /// Runs them and says how long each took.
 pub(crate) fn run(console: &sys::Console) -> io::Result<()> {
-    for name in fs::read_to_string("/modules/order")?.lines() {
-        let name = name.trim();
-        if !name.is_empty() && !name.starts_with('#') {
-            sys::load_module(&File::open(Path::new("/modules").join(name))?)?;
-        }
-    }
+    sys::load_modules("/modules/order")?;
     sys::mount_new(TAG, MOUNTED, c"virtiofs")?;
     let folder = match fs::read_dir(SPACES)?.next() {
         Some(space) => space?.path(),

@@ -3,8 +3,11 @@
 //! Says `BERTH-INIT` as its very first act, so that whoever watches the
 //! console can take the time of the boot; then runs [`programs::ALL`] one
 //! after the other and says for each `BENCH name nanoseconds checksum`; then
-//! `BENCH-END`, and powers off. A guest with `bench=files` on its kernel's command
-//! line runs those of [`files::ALL`] instead, in a file system of its host's. Times are the guest's (`CLOCK_MONOTONIC`);
+//! `BENCH-END`, and powers off. On its kernel's command line `bench=files` has it
+//! run those of [`files::ALL`] instead, in a file system of its host's;
+//! `bench.only=NAME,NAME` has it run only these, and `bench.work=HUNDREDTHS` as much of
+//! their work; with `bench.python` its first disk has an image with Python, whose
+//! program it runs last (as any other process it takes these words as arguments). Times are the guest's (`CLOCK_MONOTONIC`);
 //! equal checksums on two machines mean that both computed the same.
 //!
 //! Everything goes to `/dev/kmsg`, which reaches the console whatever driver
@@ -19,9 +22,11 @@ mod machine;
 mod memory;
 mod numeric;
 mod programs;
+mod python;
 mod strings;
 #[expect(unsafe_code, reason = "the system calls that std does not offer are foreign functions")]
 mod sys;
+mod words;
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -59,10 +64,19 @@ fn run() -> i32 {
 }
 
 fn compute(console: &sys::Console) {
+    let words = words::Words::read();
     for (name, program) in programs::ALL {
+        if !words.want(name) {
+            continue;
+        }
         let start = Instant::now();
-        let checksum = program(black_box(programs::FULL));
+        let checksum = program(black_box(words.work));
         let nanoseconds = start.elapsed().as_nanos();
         console.say(&format!("BENCH {name} {nanoseconds} {checksum:016x}"));
+    }
+    if std::process::id() == 1 && python::is_there() {
+        if let Err(error) = python::run(console, &words) {
+            console.say(&format!("the program in Python cannot be run: {error}"));
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::ptr;
 
 const PAGE: usize = 4096;
@@ -36,14 +37,35 @@ unsafe extern "C" {
 
 /// Mounts a new file system of this kind at a directory, which is made.
 pub(crate) fn mount_new(source: &CStr, target: &CStr, kind: &CStr) -> io::Result<()> {
+    mount_with(0, source, target, kind)
+}
+
+/// Mounts a file system that is only read at a directory, which is made.
+pub(crate) fn mount_read_only(source: &CStr, target: &CStr, kind: &CStr) -> io::Result<()> {
+    const READ_ONLY: u64 = 1;
+    mount_with(READ_ONLY, source, target, kind)
+}
+
+fn mount_with(flags: u64, source: &CStr, target: &CStr, kind: &CStr) -> io::Result<()> {
     let _ = std::fs::create_dir(target.to_string_lossy().as_ref());
     // SAFETY: zero-terminated strings that live until the call returns; no data.
-    let result = unsafe { mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, ptr::null()) };
+    let result =
+        unsafe { mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, ptr::null()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Loads a kernel module.
-pub(crate) fn load_module(file: &File) -> io::Result<()> {
+/// Loads the kernel modules that the file `list` in `/modules` names, in its order.
+pub(crate) fn load_modules(list: &str) -> io::Result<()> {
+    for name in std::fs::read_to_string(list)?.lines() {
+        let name = name.trim();
+        if !name.is_empty() && !name.starts_with('#') {
+            load_module(&File::open(Path::new("/modules").join(name))?)?;
+        }
+    }
+    Ok(())
+}
+
+fn load_module(file: &File) -> io::Result<()> {
     const FINIT_MODULE: c_long = if cfg!(target_arch = "riscv64") { 273 } else { 313 };
     // SAFETY: an open descriptor, a zero-terminated constant, no flags.
     let result = unsafe { syscall(FINIT_MODULE, file.as_raw_fd(), c"".as_ptr(), 0) };

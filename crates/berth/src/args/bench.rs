@@ -76,6 +76,12 @@ pub(crate) enum BenchCommand {
         /// Interpret guest code, compile none of it
         #[arg(long)]
         interpret: bool,
+        /// Only this program, which may be said several times
+        #[arg(long, value_name = "PROGRAM")]
+        only: Vec<String>,
+        /// How much of their work the programs do, in hundredths
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=2000))]
+        work: u32,
     },
 }
 

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use io_processors::ClientRead;
-use machine::{Machine, MachineConfig, MachineError, memory_map};
+use io_processors::{ClientRead, DiskMode};
+use machine::{DiskConfig, Machine, MachineConfig, MachineError, memory_map};
 use main_storage::{RangeError, StorageRange};
 use storage_window::{Backing, CreateError, MainStorage, MapError, StorageWindow};
 
@@ -35,11 +35,18 @@ pub(crate) struct Guest {
     pub(crate) compile: bool,
     /// Whether it has a device for files.
     pub(crate) files: bool,
+    /// The disk of an image with Python, if its program is to be run.
+    pub(crate) python: Option<PathBuf>,
 }
 
 /// Both show what the kernel says from its first line on.
 const BERTH_CONSOLE: &str = "console=hvc0 earlycon=sbi keep_bootcon";
 const QEMU_CONSOLE: &str = "console=ttyS0 earlycon";
+
+/// Tells the guest that it has the disk of an image with Python.
+const PYTHON_WORD: &str = "bench.python";
+/// What that program is called.
+const PYTHON: &str = "python";
 
 /// Why there are no numbers.
 #[derive(Debug, thiserror::Error)]
@@ -58,28 +65,91 @@ pub(crate) enum CpuBenchError {
     Files(String),
     #[error("the benchmark guest in {side} did not finish; its last words: {last}")]
     Unfinished { side: &'static str, last: String },
+    #[error("the benchmark has no program {name}; without --only it runs all of them")]
+    Unknown { name: String },
+    #[error("the program in Python does not run in {side}; what it said is on the guest's console")]
+    Python { side: &'static str },
     #[error("{program} computes {berth} in Berth and {other} {peer}: one of them is wrong")]
     Disagree { program: String, berth: String, peer: &'static str, other: String },
 }
 
+/// Which of the programs are run, and how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Choice<'a> {
+    /// Their names; empty for all.
+    pub(crate) only: &'a [String],
+    /// Hundredths of their work.
+    pub(crate) work: u32,
+}
+
+impl Choice<'_> {
+    /// Whether the program in Python is run.
+    pub(crate) fn has_python(&self) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == PYTHON)
+    }
+
+    /// What the benchmark's program understands, on the kernel's command line or
+    /// its own.
+    fn words(&self) -> Vec<String> {
+        let only = (!self.only.is_empty()).then(|| format!("bench.only={}", self.only.join(",")));
+        only.into_iter().chain([format!("bench.work={}", self.work)]).collect()
+    }
+
+    /// Fails if a program that was asked for has not run.
+    fn check(&self, ran: &Transcript, side: &'static str) -> Result<(), CpuBenchError> {
+        if self.has_python() && !ran.outcomes.contains_key(PYTHON) {
+            return Err(CpuBenchError::Python { side });
+        }
+        match self.only.iter().find(|name| !ran.outcomes.contains_key(*name)) {
+            Some(name) => Err(CpuBenchError::Unknown { name: name.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Runs the guest in Berth, then in QEMU where it is installed, and its programs
 /// natively where they can be compiled. `note` is told what happens.
-pub(crate) fn run(guest: &Guest, note: &dyn Fn(&str)) -> Result<Rows, CpuBenchError> {
+pub(crate) fn run(
+    mut guest: Guest,
+    choice: &Choice<'_>,
+    note: &dyn Fn(&str),
+) -> Result<Rows, CpuBenchError> {
+    let mut words = choice.words();
+    words.extend(guest.python.is_some().then(|| PYTHON_WORD.to_owned()));
+    guest.command_line = format!("{} {}", guest.command_line, words.join(" "));
+    let guest = &guest;
     note("running the benchmark guest in Berth");
     let berth = in_berth(guest, &|_| Ok(()))?;
+    choice.check(&berth, "Berth")?;
     let qemu = if qemu_is_installed() {
         note("running the same guest in QEMU");
-        Some(in_qemu(guest, &[])?)
+        let qemu = in_qemu(guest, &disk_of(guest))?;
+        choice.check(&qemu, "QEMU")?;
+        Some(qemu)
     } else {
         note("qemu-system-riscv64 is not installed (Debian: qemu-system-misc): no reference");
         None
     };
     note("running the same programs natively");
-    let native = native::run();
+    let native = native::run(&choice.words());
     if let Err(error) = &native {
         note(&format!("no native reference: {error}"));
     }
     compare(&berth, qemu.as_ref(), native.ok().as_ref())
+}
+
+/// The arguments that give QEMU's guest the disk that Berth's has.
+fn disk_of(guest: &Guest) -> Vec<String> {
+    let Some(path) = &guest.python else { return Vec::new() };
+    // A comma ends a value unless there are two.
+    let path = path.display().to_string().replace(',', ",,");
+    let drive = format!("file={path},format=raw,if=none,id=root,readonly=on");
+    let words = ["-global", "virtio-mmio.force-legacy=false", "-drive", &drive];
+    words
+        .into_iter()
+        .chain(["-device", "virtio-blk-device,drive=root"])
+        .map(str::to_owned)
+        .collect()
 }
 
 pub(super) fn qemu_is_installed() -> bool {
@@ -167,6 +237,10 @@ fn integer_mean(rows: &[Row]) -> Option<Row> {
     })
 }
 
+fn only_read(path: &Path) -> DiskConfig {
+    DiskConfig { path: path.to_owned(), mode: DiskMode::ReadOnly }
+}
+
 /// Runs the guest in Berth; `join` sees to its devices before it starts.
 pub(super) fn in_berth(
     guest: &Guest,
@@ -190,7 +264,7 @@ pub(super) fn in_berth(
         kernel: guest.kernel.clone(),
         initrd: Some(guest.initrd.clone()),
         command_line: format!("{BERTH_CONSOLE} {}", guest.command_line),
-        disks: Vec::new(),
+        disks: guest.python.iter().map(|path| only_read(path)).collect(),
         files: guest.files,
         io_keys: BTreeMap::new(),
     };
@@ -315,6 +389,20 @@ mod tests {
             let error = compare(&side(1, 1, "a"), Some(&qemu), Some(&native)).unwrap_err();
             assert!(matches!(error, CpuBenchError::Disagree { .. }));
         }
+    }
+
+    #[test]
+    fn what_was_asked_for_and_has_not_run_is_an_error() {
+        let only = ["sieve".to_owned(), "seive".to_owned()];
+        let choice = Choice { only: &only, work: 250 };
+        assert_eq!(choice.words(), ["bench.only=sieve,seive", "bench.work=250"]);
+        let error = choice.check(&side(1, 1, "a"), "Berth").unwrap_err();
+        assert!(matches!(error, CpuBenchError::Unknown { name } if name == "seive"));
+        let some = Choice { only: &only[..1], work: 100 };
+        assert!(some.check(&side(1, 1, "a"), "Berth").is_ok());
+        let all = Choice { only: &[], work: 100 };
+        let error = all.check(&side(1, 1, "a"), "QEMU").unwrap_err();
+        assert!(matches!(error, CpuBenchError::Python { side: "QEMU" }), "Python did not run");
     }
 
     #[test]

@@ -48,8 +48,13 @@ pub(crate) fn bench(global: &Global, command: &BenchCommand) -> Result<(), Failu
             let (server, login) = database_of(args)?;
             database::run(&server, &login, args.rounds as usize, &note).map_err(Failed::from)?
         }
-        BenchCommand::Cpu { interpret } => {
-            cpu::run(&guest(!interpret)?, &note).map_err(Failed::from)?
+        BenchCommand::Cpu { interpret, only, work } => {
+            let choice = cpu::Choice { only, work: *work };
+            let mut guest = guest(!interpret)?;
+            if choice.has_python() {
+                guest.python = Some(python()?);
+            }
+            cpu::run(guest, &choice, &note).map_err(Failed::from)?
         }
         BenchCommand::Files { rounds } => {
             files::run(&guest(false)?, *rounds as usize, &note).map_err(Failed::from)?
@@ -92,7 +97,14 @@ fn guest(compile: bool) -> Result<cpu::Guest, Failure> {
         command_line: boot.command_line,
         compile,
         files: false,
+        python: None,
     })
+}
+
+/// The disk with Python, built the first time.
+fn python() -> Result<std::path::PathBuf, Failure> {
+    let recipe = image::Recipe::find("python")?;
+    Ok(crate::up::store()?.ensure(&recipe, &Terminal::new("bench"))?.root)
 }
 
 /// The guest that is moved: any image's kernel and agent.

@@ -24,8 +24,8 @@ pub(super) enum NativeError {
 }
 
 /// Compiles the guest's programs for the host, with the same optimisation, and
-/// runs them in a process of this host.
-pub(super) fn run() -> Result<Transcript, NativeError> {
+/// runs them in a process of this host that is told `words`.
+pub(super) fn run(words: &[String]) -> Result<Transcript, NativeError> {
     let dir = tempfile::tempdir().map_err(NativeError::Sources)?;
     for (path, text) in image::bench_sources() {
         let file = dir.path().join(path);
@@ -36,7 +36,7 @@ pub(super) fn run() -> Result<Transcript, NativeError> {
     compile(dir.path())?;
     let mut program = Command::new(dir.path().join("program"));
     let mut transcript = Transcript::new(Instant::now());
-    let output = program.stdin(Stdio::null()).output().map_err(NativeError::Run)?;
+    let output = program.args(words).stdin(Stdio::null()).output().map_err(NativeError::Run)?;
     transcript.feed(&output.stdout, Instant::now());
     if transcript.done { Ok(transcript) } else { Err(NativeError::Unfinished) }
 }

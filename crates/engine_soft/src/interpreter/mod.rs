@@ -23,7 +23,7 @@ use riscv::{Inst, Op, int};
 use crate::code::{COMPILED, CodeCache, PAGE_END, UNDECODED};
 use crate::cpu::{Cpu, Reservation, StaleLookups};
 use crate::jit;
-use crate::jit::native::{BusPointer, NOWHERE, status};
+use crate::jit::native::{NOWHERE, status};
 use crate::storage::{Width, double, double_signed, word, word_signed};
 use system::Next;
 
@@ -316,8 +316,7 @@ pub(crate) fn run(
                                 cpu.native.bypass = pc;
                                 continue 'inst;
                             };
-                            let bus = BusPointer::to(bus);
-                            let done = jit::enter(units, cpu, bus, at, pc, retired, left);
+                            let done = jit::enter(units, cpu, at, pc, retired, left);
                             left -= done.cost;
                             end = retired.wrapping_add(done.retired).wrapping_add(left);
                             if cpu.stale != StaleLookups::None {

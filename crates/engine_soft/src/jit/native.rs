@@ -1,9 +1,6 @@
 //! What compiled code shares with the code that enters it and that it calls.
 
 use std::mem::offset_of;
-use std::ptr::NonNull;
-
-use engine::Bus;
 
 use super::jumps::Jumps;
 use crate::cpu::{Cpu, Reservation};
@@ -21,35 +18,6 @@ pub(crate) mod status {
     pub(crate) const INTERRUPT: u64 = 3;
     /// Go on in Rust: translations changed.
     pub(crate) const LEAVE: u64 = 4;
-}
-
-/// The bus of the present call of `Vcpu::run`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BusPointer(Option<NonNull<dyn Bus>>);
-
-// SAFETY: set and used only while a `run` borrows the bus, by the thread in
-// that `run`; between two of them nobody looks at it.
-unsafe impl Send for BusPointer {}
-
-impl BusPointer {
-    pub(crate) const NONE: Self = Self(None);
-
-    /// Remembers `bus`, which has to outlive every use.
-    pub(crate) fn to(bus: &dyn Bus) -> Self {
-        // SAFETY: only the lifetime changes; the caller of `get` vouches.
-        Self(Some(unsafe {
-            std::mem::transmute::<NonNull<dyn Bus + '_>, NonNull<dyn Bus + 'static>>(NonNull::from(
-                bus,
-            ))
-        }))
-    }
-
-    /// # Safety
-    /// The reference that [`BusPointer::to`] got is still valid.
-    pub(crate) unsafe fn get<'a>(self) -> Option<&'a dyn Bus> {
-        // SAFETY: the caller's promise.
-        self.0.map(|bus| unsafe { bus.as_ref() })
-    }
 }
 
 /// No program counter is odd.
@@ -73,7 +41,6 @@ pub(crate) struct Native {
     /// Where the interpreter is to execute the next instruction though a unit
     /// begins there; nowhere if odd.
     pub(crate) bypass: u64,
-    pub(crate) bus: BusPointer,
     pub(crate) jumps: Jumps,
 }
 
@@ -87,7 +54,6 @@ impl Native {
             status: status::GO_ON,
             float_armed: 0,
             bypass: NOWHERE,
-            bus: BusPointer::NONE,
             jumps: Jumps::new(),
         }
     }

@@ -8,6 +8,10 @@ pub(crate) struct Registers(u64);
 
 impl Registers {
     pub(crate) const NONE: Self = Self(0);
+    /// `x0` to `x31`.
+    pub(crate) const INTEGERS: Self = Self(0xFFFF_FFFF);
+    /// `f0` to `f31`.
+    pub(crate) const FLOATS: Self = Self(0xFFFF_FFFF << 32);
 
     /// The one with `number`, 0 to 63.
     pub(crate) fn of(number: usize) -> Self {
@@ -25,6 +29,11 @@ impl Registers {
 
     pub(crate) fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Those that are in both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     pub(crate) fn without(self, other: Self) -> Self {

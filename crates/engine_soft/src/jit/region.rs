@@ -92,6 +92,18 @@ pub(crate) enum End {
     Interpret { at: i64 },
 }
 
+impl End {
+    /// Ways that go on from here, in the region or out of it, as far as known.
+    pub(crate) fn ways(self) -> usize {
+        match self {
+            Self::Branch { .. } => 2,
+            Self::Jump { .. } => 1,
+            // At least one more than there are.
+            Self::Indirect | Self::Interpret { .. } => usize::MAX,
+        }
+    }
+}
+
 /// A run of instructions entered at its first only.
 #[derive(Debug)]
 pub(crate) struct Block {
@@ -230,9 +242,20 @@ fn reads_and_writes(block: &Block) -> (Registers, Registers) {
     (reads, writes)
 }
 
-/// A `jal` that leaves its return address in `ra`.
+/// A jump that leaves its return address in `ra`.
 fn is_call(inst: Inst) -> bool {
-    inst.op == Op::Jal && inst.rd == 1
+    matches!(inst.op, Op::Jal | Op::Jalr) && inst.rd == 1
+}
+
+/// Where the jump `inst` at `at` goes if it and `before`, the instruction before it,
+/// say so: `jal`, or `jalr` with what `auipc` computed.
+fn target(before: Option<(i64, Inst)>, at: i64, inst: Inst) -> Option<i64> {
+    if inst.op == Op::Jal {
+        return Some(at + i64::from(inst.imm));
+    }
+    let (from, auipc) = before.filter(|(_, before)| before.op == Op::Auipc)?;
+    let holds = inst.op == Op::Jalr && auipc.rd == inst.rs1 && inst.rs1 != 0;
+    holds.then(|| (from + i64::from(auipc.imm) + i64::from(inst.imm)) & !1)
 }
 
 /// Whether the block ends in `ret`.
@@ -255,21 +278,20 @@ fn reach(source: Source<'_>, executed: &Executed, entry: i64) -> (Starts, Insts)
             continue;
         }
         starts.insert(start, ());
-        let mut at = start;
+        let (mut at, mut before) = (start, None);
         while !insts.contains_key(&at) {
             let Some(inst) = source.decode(at).filter(|inst| is_translated(*inst)) else { break };
             insts.insert(at, inst);
             let following = at + inst.len() as i64;
             match inst.op {
-                Op::Jal => {
-                    let target = at + i64::from(inst.imm);
+                Op::Jal | Op::Jalr => {
+                    let Some(target) = target(before, at, inst) else { break };
                     work.push_back(target);
                     if is_call(inst) && is_inside(target) {
                         work.push_back(following);
                     }
                     break;
                 }
-                Op::Jalr => break,
                 op if is_branch(op) => {
                     work.push_back(following);
                     work.push_back(at + i64::from(inst.imm));
@@ -280,7 +302,7 @@ fn reach(source: Source<'_>, executed: &Executed, entry: i64) -> (Starts, Insts)
                     break;
                 }
                 _ if insts.len() >= MAX_INSTS => break,
-                _ => at = following,
+                _ => (at, before) = (following, Some((at, inst))),
             }
         }
     }
@@ -313,11 +335,14 @@ fn block(source: Source<'_>, start: i64, starts: &Starts, insts: &Insts) -> Bloc
         block.insts.push((at, *inst));
         block.writes = block.writes.with(Operands::of(*inst).writes);
         let following = at + inst.len() as i64;
-        let target = at + i64::from(inst.imm);
         match inst.op {
-            Op::Jal => block.end = End::Jump { to: target },
-            Op::Jalr => block.end = End::Indirect,
-            op if is_branch(op) => block.end = End::Branch { taken: target, following },
+            Op::Jal | Op::Jalr => {
+                let before = block.insts.len().checked_sub(2).map(|index| block.insts[index]);
+                block.end = target(before, at, *inst).map_or(End::Indirect, |to| End::Jump { to });
+            }
+            op if is_branch(op) => {
+                block.end = End::Branch { taken: at + i64::from(inst.imm), following };
+            }
             op if is_csr(op) => block.end = End::Jump { to: following },
             _ => {
                 at = following;

@@ -4,7 +4,7 @@
 //! [`Native::status`]. They are called through stubs that keep every register
 //! of the host, so that a call costs the code around it nothing.
 
-use riscv::mmu::Access;
+use riscv::mmu::{Access, PAGE_SIZE};
 use riscv::{Inst, Op};
 
 use super::flags;
@@ -12,10 +12,11 @@ use super::native::status;
 use super::operands::{has_second, is_fused, reads_integer};
 use crate::cpu::{Cpu, Faulted, StaleLookups};
 use crate::interpreter::{access_csr, execute_float};
-use crate::storage::Width;
 
-/// In the `size` of [`locate`]: for a store.
-pub(crate) const FOR_STORE: u64 = 0x100;
+/// In the `how` of [`find`], beside the size: for a store.
+pub(crate) const FOR_STORE: u64 = 1 << 32;
+/// The address has to be a multiple of the size.
+pub(crate) const ALIGNED: u64 = 1 << 33;
 
 /// Runs `body` with the hart behind `cpu` and files its result.
 ///
@@ -33,73 +34,23 @@ unsafe fn with(cpu: *mut Cpu, body: impl FnOnce(&mut Cpu) -> Result<u64, Faulted
     cpu.native.value = value;
 }
 
-/// A load of 1, 2, 4 or 8 bytes, zero-extended.
-pub(crate) unsafe extern "C" fn load(cpu: *mut Cpu, address: u64, size: u64) {
+/// What to add to `address` to get that of the host for an access of as many bytes as
+/// `how` says, if these are storage in one page and may be accessed so; else the
+/// interpreter has to go on. The instruction is going to access them.
+pub(crate) unsafe extern "C" fn find(cpu: *mut Cpu, address: u64, how: u64) {
     // SAFETY: called by compiled code only.
-    unsafe {
-        with(cpu, |cpu| {
-            // Whoever shares another's look-up has not looked itself.
-            if let Some(host) = cpu.tlb.read(address, size) {
-                // SAFETY: the TLB gives aligned addresses of guest storage.
-                return Ok(match size {
-                    1 => u8::load(host).widen(),
-                    2 => u16::load(host).widen(),
-                    4 => u32::load(host).widen(),
-                    _ => u64::load(host),
-                });
-            }
-            let armed = disarm(cpu);
-            // SAFETY: `run` is active, so its bus is there.
-            let Some(bus) = cpu.native.bus.get() else { return Err(cpu.no_bus(address)) };
-            let result = match size {
-                1 => cpu.load_slowly::<u8>(address, bus),
-                2 => cpu.load_slowly::<u16>(address, bus),
-                4 => cpu.load_slowly::<u32>(address, bus),
-                _ => cpu.load_slowly::<u64>(address, bus),
-            };
-            rearm(cpu, armed);
-            result
-        });
-    }
-}
-
-/// A store of the low 1, 2, 4 or 8 bytes of `value`.
-pub(crate) unsafe extern "C" fn store(cpu: *mut Cpu, address: u64, value: u64, size: u64) {
-    // SAFETY: called by compiled code only.
-    unsafe {
-        with(cpu, |cpu| {
-            if let Some(host) = cpu.tlb.write(address, size) {
-                // SAFETY: as for loads.
-                match size {
-                    1 => u8::store(host, u8::narrow(value)),
-                    2 => u16::store(host, u16::narrow(value)),
-                    4 => u32::store(host, u32::narrow(value)),
-                    _ => u64::store(host, value),
-                }
-                return Ok(0);
-            }
-            let armed = disarm(cpu);
-            // SAFETY: `run` is active, so its bus is there.
-            let Some(bus) = cpu.native.bus.get() else { return Err(cpu.no_bus(address)) };
-            let result = match size {
-                1 => cpu.store_slowly::<u8>(address, value, bus),
-                2 => cpu.store_slowly::<u16>(address, value, bus),
-                4 => cpu.store_slowly::<u32>(address, value, bus),
-                _ => cpu.store_slowly::<u64>(address, value, bus),
-            };
-            rearm(cpu, armed);
-            result.map(|()| 0)
-        });
-    }
-}
-
-/// The host address for an atomic access of `size & 0xff` bytes.
-pub(crate) unsafe extern "C" fn locate(cpu: *mut Cpu, address: u64, size: u64) {
-    let access = if size & FOR_STORE != 0 { Access::Store } else { Access::Load };
-    // SAFETY: called by compiled code only.
-    unsafe {
-        with(cpu, |cpu| cpu.locate_atomic(address, size & 0xFF, access).map(|host| host as u64));
-    }
+    let cpu = unsafe { &mut *cpu };
+    let size = how & 0xFFFF;
+    let inside = address % PAGE_SIZE + size <= PAGE_SIZE;
+    let host = if !inside || how & ALIGNED != 0 && !address.is_multiple_of(size) {
+        None
+    } else if how & FOR_STORE != 0 {
+        cpu.storage_at(address, Access::Store)
+    } else {
+        cpu.storage_at(address, Access::Load)
+    };
+    cpu.native.status = if host.is_some() { status::GO_ON } else { status::INTERPRET };
+    cpu.native.value = host.map_or(0, |host| (host as u64).wrapping_sub(address));
 }
 
 /// Makes the host's floating-point flags the guest's, if floating point is on,

@@ -19,9 +19,7 @@ pub(crate) type Entrance = unsafe extern "C" fn(*mut Cpu, i64, u64, u64) -> u64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum Helper {
-    Load,
-    Store,
-    Locate,
+    Find,
     Arm,
     Float,
     Csr,
@@ -29,20 +27,12 @@ pub(crate) enum Helper {
 
 impl Helper {
     /// Address and number of arguments, the hart included.
-    const ALL: [(Helper, usize); 6] = [
-        (Helper::Load, 3),
-        (Helper::Store, 4),
-        (Helper::Locate, 3),
-        (Helper::Arm, 1),
-        (Helper::Float, 5),
-        (Helper::Csr, 5),
-    ];
+    const ALL: [(Helper, usize); 4] =
+        [(Helper::Find, 3), (Helper::Arm, 1), (Helper::Float, 5), (Helper::Csr, 5)];
 
     fn function(self) -> usize {
         match self {
-            Helper::Load => runtime::load as *const () as usize,
-            Helper::Store => runtime::store as *const () as usize,
-            Helper::Locate => runtime::locate as *const () as usize,
+            Helper::Find => runtime::find as *const () as usize,
             Helper::Arm => runtime::arm as *const () as usize,
             Helper::Float => runtime::float as *const () as usize,
             Helper::Csr => runtime::csr as *const () as usize,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::arena::Arena;
 use super::compiler::{Compiler, Inbox, Unit};
-use super::native::BusPointer;
 use super::runtime::disarm;
 use crate::cpu::Cpu;
 
@@ -71,14 +70,12 @@ pub(crate) struct Outcome {
 pub(crate) fn enter(
     units: &Units,
     cpu: &mut Cpu,
-    bus: BusPointer,
     code: usize,
     pc: u64,
     retired: u64,
     left: u64,
 ) -> Outcome {
     let budget = left * SPEED;
-    cpu.native.bus = bus;
     cpu.native.end = retired.wrapping_add(budget);
     let entrance = units.compiler.stubs().entrance();
     // SAFETY: `code` is a unit in the arena that `units` holds, and units jump

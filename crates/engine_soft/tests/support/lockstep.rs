@@ -30,6 +30,8 @@ const SIZE: u64 = 2 << 20;
 // Registers with a purpose; the rest are the program's.
 const DATA_BASE: u32 = 20;
 const VIRTUAL_BASE: u32 = 21;
+/// Goes on in each turn of a loop.
+const POINTER: u32 = 22;
 const CODE_BASE: u32 = 23;
 const SCRATCH: u32 = 26;
 const SUM: u32 = 27;
@@ -176,6 +178,8 @@ impl Program {
     /// A loop of some rounds.
     fn segment(&mut self, random: &mut Random) {
         self.word(addi(COUNTER, ZERO, 1 + random.below(12) as i32));
+        let base = if random.one_in(3) { DATA_BASE } else { VIRTUAL_BASE };
+        self.word(addi(POINTER, base, random.below(4096) as i32 - 2048));
         let start = self.here();
         for _ in 0..2 + random.below(25) {
             self.piece(random);
@@ -188,7 +192,9 @@ impl Program {
 
     /// An instruction or a few that belong together.
     fn piece(&mut self, random: &mut Random) {
-        match random.below(26) {
+        match random.below(28) {
+            26 => self.stride(random),
+            27 => self.call_far(random),
             0 => self.word(ecall()),
             1 => self.skip(random),
             2 => self.call(random),
@@ -268,6 +274,35 @@ impl Program {
                 jalr(ZERO, RA, 0),
             ]);
         }
+    }
+
+    /// A call as compilers make one of what may be far away.
+    fn call_far(&mut self, random: &mut Random) {
+        // The function keeps where it returns to.
+        let body: Vec<u32> = (0..1 + random.below(3))
+            .map(|_| valid(random, &[0x13, 0x33]))
+            .filter(|word| u32::from(riscv::decode(*word).rd) != RA)
+            .collect();
+        let length = 4 * body.len() as i32;
+        self.word(jal(ZERO, length + 8));
+        self.words(&body);
+        self.word(jalr(ZERO, RA, 0));
+        if random.one_in(4) {
+            self.half(0x0001);
+            self.words(&[auipc(RA, 0), jalr(RA, RA, -length - 6)]);
+        } else {
+            self.words(&[auipc(RA, 0), jalr(RA, RA, -length - 4)]);
+        }
+    }
+
+    /// Accesses by a pointer that is elsewhere in the next turn.
+    fn stride(&mut self, random: &mut Random) {
+        for _ in 0..1 + random.below(3) {
+            let offset = if random.one_in(2) { 0 } else { random.below(40) as i32 - 20 };
+            self.one_access(random, POINTER, offset);
+        }
+        let step = [8, -8, 1, 512, random.below(4096) as i32 - 2048][random.below(5) as usize];
+        self.word(addi(POINTER, POINTER, step));
     }
 
     /// Writes an instruction into a place of its own code, mostly fences.
@@ -383,7 +418,10 @@ impl Program {
             3 => csrrs(own, 0x001, ZERO),
             4 => csrrw(own, 0x001, random.register()),
             // SUM, which makes another set of translations be in force.
-            _ => 0x73 | own << 7 | 2 << 12 | H[0] << 15 | 0x100 << 20,
+            _ => {
+                let kind = 2 + random.below(2) as u32;
+                0x73 | own << 7 | kind << 12 | H[0] << 15 | 0x100 << 20
+            }
         };
         if word >> 20 == 0x100 {
             self.words(&li(H[0], 1 << 18));

@@ -83,6 +83,18 @@ fn a_return_follows_the_calls_of_the_region() {
 }
 
 #[test]
+fn a_call_in_two_instructions_is_one_to_a_known_place() {
+    // auipc ra, 0; jalr ra, 12(ra)
+    let call = [(8, 0x0000_0097), (12, 0x00C0_80E7)];
+    let [first, second] = call;
+    let region = whole(&page(&[first, second, (16, ECALL), (20, RET)]), 8).unwrap();
+    assert_eq!(region.blocks[0].end, End::Jump { to: 20 });
+    assert_eq!(region.returns, [16]);
+    let alone = whole(&page(&[first, second, (20, RET)]), 12).unwrap();
+    assert_eq!(alone.blocks[0].end, End::Indirect, "the register may hold anything");
+}
+
+#[test]
 fn a_region_is_bounded_and_goes_on_elsewhere() {
     let words: Vec<_> = (0..1000).map(|index| (index * 4, ADD)).collect();
     let region = whole(&page(&words), 0).unwrap();

@@ -6,9 +6,7 @@ use riscv::{Inst, Op};
 use types::{I32, I64};
 
 use super::super::native;
-use super::super::runtime::FOR_STORE;
-use super::super::stubs::Helper;
-use super::memory::{Table, Within};
+use super::memory::{Stretch, Table, Within};
 use super::{Unit, memory};
 
 pub(super) fn is_atomic(op: Op) -> bool {
@@ -61,20 +59,9 @@ impl Unit<'_> {
     fn located(&mut self, inst: Inst, table: Table) -> Value {
         let size = if is_word(inst.op) { 4 } else { 8 };
         let address = self.x(inst.rs1);
-        let (slow, on) = (self.cold_block(), self.builder.create_block());
-        let located = self.builder.append_block_param(on, I64);
-        let host = self.look_up(table, (address, 0), size, Within::Aligned, slow);
-        self.builder.ins().jump(on, &[host.into()]);
-        let store = if table == Table::Write { FOR_STORE as i64 } else { 0 };
-        self.call_slowly(
-            slow,
-            Helper::Locate,
-            on,
-            |unit| vec![address, unit.number(size | store)],
-            |unit| vec![unit.fetch(I64, native::VALUE)],
-        );
-        self.begin(on);
-        located
+        let stretch = Stretch { table, base: address, offset: 0, size };
+        let addend = self.look_up(stretch, Within::Aligned);
+        self.builder.ins().iadd(address, addend)
     }
 
     /// `value` as wide as the operand.

@@ -18,13 +18,20 @@ const MAX_RETURNS: usize = 4;
 impl Unit<'_> {
     /// Registers that differ from their homes, with their values.
     fn changed(&mut self) -> Changed {
-        let dirty = self.dirty;
-        dirty.iter().map(|number| (number, self.builder.use_var(self.registers[number]))).collect()
+        self.unread = Registers::NONE;
+        let (dirty, unsettled) = (self.dirty, self.unsettled);
+        let value = |number| Change {
+            number,
+            value: self.builder.use_var(self.registers[number]),
+            unsettled: unsettled.contains(number),
+        };
+        dirty.iter().map(value).collect()
     }
 
-    fn write_home(&mut self, changed: &[(usize, Value)]) {
-        for (number, value) in changed {
-            self.put(*value, native::register(*number));
+    fn write_home(&mut self, changed: &[Change]) {
+        for Change { number, value, unsettled } in changed {
+            let value = if *unsettled { self.without_payload(*value) } else { *value };
+            self.put(value, native::register(*number));
         }
     }
 
@@ -58,12 +65,21 @@ impl Unit<'_> {
             None => {
                 let tail = self.exit_block();
                 self.exit_tail = Some(tail);
-                let old = changed.iter().filter(|(number, _)| kept.contains(*number));
+                let old = changed.iter().filter(|change| kept.contains(change.number));
                 (tail, Some(old.copied().collect()))
             }
         };
-        changed.retain(|(number, _)| !kept.contains(*number));
+        changed.retain(|change| !kept.contains(change.number));
         Exit { block, arguments, changed: Some(changed), tail: Some(tail) }
+    }
+
+    /// Ends the present host block: the interpreter is to execute the present
+    /// instruction.
+    pub(super) fn interpret(&mut self) {
+        let status = self.number(status::INTERPRET as i64);
+        let exit = self.exit(status);
+        self.builder.ins().jump(exit.block, &exit.arguments);
+        self.fill_exit(exit);
     }
 
     /// Registers that were dirty when the block began and that it does not
@@ -128,6 +144,7 @@ impl Unit<'_> {
     }
 
     pub(super) fn branch(&mut self, inst: Inst) {
+        self.settle_for_successors();
         let (a, b) = (self.x(inst.rs1), self.x(inst.rs2()));
         let condition = match inst.op {
             Op::Beq => IntCC::Equal,
@@ -172,6 +189,7 @@ impl Unit<'_> {
     }
 
     pub(super) fn jump_indirect(&mut self, inst: Inst) {
+        self.settle_for_successors();
         let (base, offset) = (self.x(inst.rs1), self.number(i64::from(inst.imm)));
         let sum = self.builder.ins().iadd(base, offset);
         let even = self.number(!1);
@@ -259,8 +277,8 @@ impl Unit<'_> {
         let mut changed = self.changed();
         if let Some(rd) = Operands::of(inst).writes.iter().next() {
             let value = self.fetch(I64, native::VALUE);
-            changed.retain(|(number, _)| *number != rd);
-            changed.push((rd, value));
+            changed.retain(|change| change.number != rd);
+            changed.push(Change { number: rd, value, unsettled: false });
         }
         self.write_home(&changed);
         let following = self.pc_of(self.at + inst.len() as i64);
@@ -271,6 +289,7 @@ impl Unit<'_> {
 
         self.builder.switch_to_block(on);
         self.dirty = dirty;
+        self.forget_pages();
         let value = self.fetch(I64, native::VALUE);
         self.set_x(inst.rd, value);
     }
@@ -298,8 +317,16 @@ impl Unit<'_> {
     }
 }
 
-/// Registers by number, and their values.
-type Changed = Vec<(usize, Value)>;
+/// A register that differs from its home.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Change {
+    number: usize,
+    value: Value,
+    /// See `float`.
+    unsettled: bool,
+}
+
+type Changed = Vec<Change>;
 
 /// See [`Unit::exit`].
 pub(super) struct Exit {

@@ -13,8 +13,15 @@ pub(super) struct Fact {
     pub(super) sum: Option<(Value, i64)>,
     /// It is this value of 32 bits, sign-extended.
     pub(super) word: Option<Value>,
+    /// Its low half is this.
+    pub(super) low: Option<Value>,
     /// It is this value shifted left by so many bits, 1 to 63.
     pub(super) shifted: Option<(Value, i64)>,
+    /// It is this value shifted right by so many bits, zeros moving in.
+    pub(super) lowered: Option<(Value, i64)>,
+    /// `word` is this one of 32 bits, shifted in one of these ways.
+    pub(super) word_shifted: Option<(Value, i64)>,
+    pub(super) word_lowered: Option<(Value, i64)>,
 }
 
 /// All integer registers.
@@ -28,6 +35,11 @@ impl Facts {
             0 => Fact { constant: Some(0), ..Fact::default() },
             register => self.0[usize::from(register)],
         }
+    }
+
+    /// The low half of `register` is `low`.
+    pub(super) fn set_low(&mut self, register: u8, low: Value) {
+        self.0[usize::from(register & 31)].low = Some(low);
     }
 
     /// `register` was written; `fact` is known of it now.

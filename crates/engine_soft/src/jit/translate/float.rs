@@ -2,9 +2,10 @@
 //!
 //! The host's flags accrue exactly as the guest's (see [`flags`]), once they
 //! are armed and while rounding is to nearest even, which arming checks. What
-//! differs is the NaN: where the result is one the interpreter executes the
-//! instruction again, in software, which also raises what that raises. What the
-//! host has no like of is done in software too.
+//! differs is the NaN. That of doubles is made RISC-V's where it is seen (see
+//! `settle`). Where a single is one, or one decides about flags, the interpreter
+//! executes the instruction again, in software, which also raises what that
+//! raises. What the host has no like of is done in software too.
 //!
 //! [`flags`]: super::super::flags
 
@@ -14,11 +15,12 @@ use riscv::fp::Rounding;
 use riscv::{Inst, Op};
 use types::{F32, F64, I32, I64};
 
-use super::super::native::{self, status};
+use super::super::native;
 use super::super::operands::{has_second, is_fused, reads_integer, writes_integer};
 use super::super::runtime::pack;
 use super::super::stubs::Helper;
 use super::Unit;
+use super::settle::is_move;
 
 /// The upper half of a register that holds a single.
 const BOX: i64 = 0xFFFF_FFFF_0000_0000_u64 as i64;
@@ -32,7 +34,7 @@ impl Unit<'_> {
             Op::Flw => self.load_single(inst),
             Op::Fsd => self.store_double(inst),
             Op::Fsw => {
-                let value = self.f(inst.rs2());
+                let value = self.settled(inst.rs2());
                 let value = self.bits(value);
                 self.store_bits(inst, 4, value);
             }
@@ -49,7 +51,11 @@ impl Unit<'_> {
         let armed = self.fetch(I64, native::FLOAT_ARMED);
         let (slow, on) = (self.cold_block(), self.builder.create_block());
         self.builder.ins().brif(armed, on, &[], slow, &[]);
-        self.call_slowly(slow, Helper::Arm, on, |_| Vec::new(), |_| Vec::new());
+        self.begin(slow);
+        self.call(Helper::Arm, &[]);
+        let status = self.fetch(I64, native::STATUS);
+        self.unless(status);
+        self.builder.ins().jump(on, &[]);
         self.begin(on);
     }
 
@@ -78,7 +84,7 @@ impl Unit<'_> {
         if let Some(value) = self.singles[usize::from(register & 31)] {
             return value;
         }
-        let value = self.f(register);
+        let value = self.settled(register);
         let bits = self.bits(value);
         let least = self.number(BOX);
         let boxed = self.builder.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, bits, least);
@@ -105,17 +111,17 @@ impl Unit<'_> {
         let a = if reads_integer(inst.op) {
             self.x(inst.rs1)
         } else {
-            let a = self.f(inst.rs1);
+            let a = self.settled_here(inst.rs1);
             self.bits(a)
         };
         let b = if has_second(inst) {
-            let b = self.f(inst.rs2());
+            let b = self.settled_here(inst.rs2());
             self.bits(b)
         } else {
             self.number(0)
         };
         let c = if is_fused(inst.op) {
-            let c = self.f(inst.rs3());
+            let c = self.settled_here(inst.rs3());
             self.bits(c)
         } else {
             self.number(0)
@@ -145,15 +151,12 @@ impl Unit<'_> {
         let (cold, on) = (self.cold_block(), self.builder.create_block());
         self.builder.ins().brif(odd, cold, &[], on, &[]);
         self.begin(cold);
-        let status = self.number(status::INTERPRET as i64);
-        let exit = self.exit(status);
-        self.builder.ins().jump(exit.block, &exit.arguments);
-        self.fill_exit(exit);
+        self.interpret();
         self.begin(on);
     }
 
     /// Goes on if `value`, which the host computed, is a number.
-    fn unless_nan(&mut self, value: Value) {
+    pub(super) fn unless_nan(&mut self, value: Value) {
         let nan = self.builder.ins().fcmp(FloatCC::Unordered, value, value);
         self.unless(nan);
     }
@@ -167,7 +170,6 @@ impl Unit<'_> {
         if kind == F32 { self.single(register) } else { self.f(register) }
     }
 
-    #[expect(clippy::too_many_lines, reason = "a table: one arm an instruction")]
     fn on_host(&mut self, inst: Inst) {
         macro_rules! ins {
             () => {
@@ -191,30 +193,30 @@ impl Unit<'_> {
             Op::FsqrtS | Op::FsqrtD => {
                 let a = self.source(inst.rs1, kind);
                 let root = ins!().sqrt(a);
-                self.unless_nan(root);
-                self.set_float(inst.rd, kind, root);
+                self.set_result(inst.rd, kind, root);
             }
             op if is_fused(op) => self.fused(inst, kind),
+            _ if is_move(inst) => self.move_double(inst),
             Op::FsgnjS | Op::FsgnjD => {
-                let a = self.source(inst.rs1, kind);
+                let a = self.seen(inst.rs1, kind);
                 let value = if inst.rs1 == inst.rs2() {
                     a
                 } else {
-                    let b = self.source(inst.rs2(), kind);
+                    let b = self.seen(inst.rs2(), kind);
                     ins!().fcopysign(a, b)
                 };
                 self.set_float(inst.rd, kind, value);
             }
             Op::FsgnjnS | Op::FsgnjnD => {
-                let a = self.source(inst.rs1, kind);
-                let b = self.source(inst.rs2(), kind);
+                let a = self.seen(inst.rs1, kind);
+                let b = self.seen(inst.rs2(), kind);
                 let negated = ins!().fneg(b);
                 let same = inst.rs1 == inst.rs2();
                 let value = if same { negated } else { ins!().fcopysign(a, negated) };
                 self.set_float(inst.rd, kind, value);
             }
             Op::FsgnjxD if inst.rs1 == inst.rs2() => {
-                let a = self.f(inst.rs1);
+                let a = self.settled(inst.rs1);
                 let value = ins!().fabs(a);
                 self.set_f(inst.rd, value);
             }
@@ -237,8 +239,7 @@ impl Unit<'_> {
             Op::FcvtDS => {
                 let a = self.single(inst.rs1);
                 let value = ins!().fpromote(F64, a);
-                self.unless_nan(value);
-                self.set_f(inst.rd, value);
+                self.set_result(inst.rd, F64, value);
             }
             Op::FcvtWS | Op::FcvtWD => self.truncated(inst, kind, I32),
             Op::FcvtLS | Op::FcvtLD => self.truncated(inst, kind, I64),
@@ -246,7 +247,7 @@ impl Unit<'_> {
                 self.converted(inst, kind);
             }
             Op::FmvXD => {
-                let a = self.f(inst.rs1);
+                let a = self.settled(inst.rs1);
                 let value = self.bits(a);
                 self.set_x(inst.rd, value);
             }
@@ -256,7 +257,7 @@ impl Unit<'_> {
                 self.set_f(inst.rd, value);
             }
             Op::FmvXW => {
-                let a = self.f(inst.rs1);
+                let a = self.settled(inst.rs1);
                 let bits = self.bits(a);
                 let low = ins!().ireduce(I32, bits);
                 let value = ins!().sextend(I64, low);
@@ -281,8 +282,12 @@ impl Unit<'_> {
     ) {
         let (a, b) = (self.source(inst.rs1, kind), self.source(inst.rs2(), kind));
         let value = operation(self, a, b);
-        self.unless_nan(value);
-        self.set_float(inst.rd, kind, value);
+        self.set_result(inst.rd, kind, value);
+    }
+
+    /// A source register as a number of `kind` whose bits are seen.
+    fn seen(&mut self, register: u8, kind: Type) -> Value {
+        if kind == F32 { self.single(register) } else { self.settled(register) }
     }
 
     fn fused(&mut self, inst: Inst, kind: Type) {

@@ -4,7 +4,7 @@
 //!
 //! The first looks up the whole stretch. If that lies in one page that may be
 //! accessed as the most demanding of the group wants, the others need no
-//! look-up; else each goes the slow way. A translation may be kept so long:
+//! look-up but a look at that; else each goes its own way. A translation may be kept so long:
 //! it is forgotten by fences, which no unit executes and which other harts'
 //! requests make only where a unit has been left.
 
@@ -27,9 +27,9 @@ pub(super) struct Group {
     end: i64,
     /// Whether one of the accesses is a store.
     pub(super) stores: bool,
-    /// The host address of what is at `least`, 0 if unknown there; none before
-    /// the first access.
-    pub(super) host: Option<Value>,
+    /// What the host addresses are more, 0 if unknown there; none before the first
+    /// access.
+    pub(super) addend: Option<Value>,
     members: usize,
 }
 
@@ -117,7 +117,7 @@ impl Groups {
         });
         let index = index.unwrap_or_else(|| {
             let (least, end) = (offset, offset + size);
-            self.groups.push(Group { least, end, stores, host: None, members: 0 });
+            self.groups.push(Group { least, end, stores, addend: None, members: 0 });
             self.groups.len() - 1
         });
         let group = &mut self.groups[index];
@@ -134,14 +134,14 @@ impl Groups {
         self.members.get(&at).map(|(index, offset)| (*index, *offset, self.groups[*index]))
     }
 
-    /// The first access of `group` found `host`.
-    pub(super) fn found(&mut self, group: usize, host: Value) {
-        self.groups[group].host = Some(host);
+    /// The first access of `group` found `addend`.
+    pub(super) fn found(&mut self, group: usize, addend: Value) {
+        self.groups[group].addend = Some(addend);
     }
 }
 
 /// Size, and whether it is a store, of a plain access.
-fn access(op: Op) -> Option<(i64, bool)> {
+pub(super) fn access(op: Op) -> Option<(i64, bool)> {
     Some(match op {
         Op::Lb | Op::Lbu => (1, false),
         Op::Lh | Op::Lhu => (2, false),

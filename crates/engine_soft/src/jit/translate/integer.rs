@@ -52,12 +52,53 @@ impl Unit<'_> {
                 let shifted = self.builder.ins().ishl(value, amount);
                 Some((shifted, Fact { shifted: Some((value, imm & 63)), ..Fact::default() }))
             }
-            (Op::Srli | Op::Srai, ..) => {
+            (Op::Srli | Op::Srai, ..) if a.shifted.is_some() => {
                 let (value, up) = a.shifted?;
                 Some((self.shifted_back(inst.op, value, up, imm & 63)?, Fact::default()))
             }
+            (Op::Srli, ..) => {
+                let value = self.x(inst.rs1);
+                let amount = self.number(imm & 63);
+                let lowered = self.builder.ins().ushr(value, amount);
+                Some((lowered, Fact { lowered: Some((value, imm & 63)), ..Fact::default() }))
+            }
+            (Op::Slliw | Op::Srliw, ..) => Some(self.word_shift(inst)),
+            (Op::Or, ..) => self.rotation(a, b).or_else(|| self.rotation(b, a)),
             _ => None,
         }
+    }
+
+    fn word_shift(&mut self, inst: Inst) -> (Value, Fact) {
+        let (from, by) = (self.x_word(inst.rs1), i64::from(inst.imm) & 31);
+        let amount = self.builder.ins().iconst(I32, by);
+        let mut fact = Fact::default();
+        let word = if inst.op == Op::Slliw {
+            fact.word_shifted = Some((from, by));
+            self.builder.ins().ishl(from, amount)
+        } else {
+            fact.word_lowered = Some((from, by));
+            self.builder.ins().ushr(from, amount)
+        };
+        fact.word = Some(word);
+        (self.word(word), fact)
+    }
+
+    /// What was shifted up in one register and down in the other, put together: a
+    /// rotation, where the bits are all there.
+    fn rotation(&mut self, up: Fact, down: Fact) -> Option<(Value, Fact)> {
+        if let (Some((value, left)), Some((same, right))) = (up.shifted, down.lowered)
+            && (value, left + right) == (same, 64)
+        {
+            let amount = self.number(left);
+            return Some((self.builder.ins().rotl(value, amount), Fact::default()));
+        }
+        let ((word, left), (same, right)) = (up.word_shifted?, down.word_lowered?);
+        if (word, left + right) != (same, 32) {
+            return None;
+        }
+        let amount = self.builder.ins().iconst(I32, left);
+        let word = self.builder.ins().rotl(word, amount);
+        Some((self.word(word), Fact { word: Some(word), ..Fact::default() }))
     }
 
     fn constant_fact(&mut self, value: i64) -> (Value, Fact) {
@@ -91,10 +132,12 @@ impl Unit<'_> {
 
     /// The low half of a register.
     fn x_word(&mut self, register: u8) -> Value {
-        let known = self.facts.of(register).word;
-        known.unwrap_or_else(|| {
+        let fact = self.facts.of(register);
+        fact.word.or(fact.low).unwrap_or_else(|| {
             let value = self.x(register);
-            self.low(value)
+            let low = self.low(value);
+            self.facts.set_low(register, low);
+            low
         })
     }
 

@@ -1,13 +1,19 @@
 //! Loads and stores, through the TLB.
+//!
+//! What the TLB does not have the runtime looks for in the page tables. Where it
+//! finds no storage, or the bytes lie in two pages, the interpreter executes the
+//! instruction, and raises what there is to raise.
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{self, InstBuilder, Type, Value, types};
+use cranelift_codegen::ir::{self, InstBuilder, Value, types};
 use riscv::mmu::PAGE_SIZE;
 use riscv::{Inst, Op};
-use types::{F32, F64, I8, I16, I32, I64};
+use types::{F32, F64, I64};
 
 use super::super::native;
+use super::super::runtime::{ALIGNED, FOR_STORE};
 use super::super::stubs::Helper;
+use super::groups::Group;
 use super::{Unit, memory};
 use crate::tlb;
 
@@ -27,12 +33,13 @@ pub(super) enum Within {
     Aligned,
 }
 
-/// Where an access finds its bytes.
-struct Reached {
-    host: Value,
-    offset: i32,
-    /// The group that the access leads.
-    leads: Option<usize>,
+/// Bytes that are accessed together, `size` of them from `base` and `offset` on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stretch {
+    pub(super) table: Table,
+    pub(super) base: Value,
+    pub(super) offset: i64,
+    pub(super) size: i64,
 }
 
 impl Unit<'_> {
@@ -40,12 +47,6 @@ impl Unit<'_> {
     pub(super) fn begin(&mut self, block: ir::Block) {
         self.builder.seal_block(block);
         self.builder.switch_to_block(block);
-    }
-
-    /// What the address of `inst` is, `extra` added.
-    fn address(&mut self, inst: Inst, extra: i64) -> Value {
-        let (base, offset) = self.x_sum(inst.rs1);
-        self.sum(base, offset + i64::from(inst.imm) + extra)
     }
 
     pub(super) fn sum(&mut self, base: Value, offset: i64) -> Value {
@@ -56,39 +57,49 @@ impl Unit<'_> {
         self.builder.ins().iadd(base, offset)
     }
 
-    /// Finds where `inst` accesses `size` bytes, in a new block; or goes on in
-    /// `slow`.
-    fn reach(&mut self, inst: Inst, size: i64, table: Table, slow: ir::Block) -> Reached {
-        let Some((group, at, member)) = self.groups.of(self.at) else {
-            let (base, offset) = self.x_sum(inst.rs1);
-            let place = (base, offset + i64::from(inst.imm));
-            let host = self.look_up(table, place, size, Within::Page, slow);
-            return Reached { host, offset: 0, leads: None };
+    /// The host address of what `inst` accesses, `size` bytes, and what is to be added.
+    fn reach(&mut self, inst: Inst, size: i64, table: Table) -> (Value, i32) {
+        let (base, distance) = self.x_sum(inst.rs1);
+        let distance = distance + i64::from(inst.imm);
+        let own = Stretch { table, base, offset: distance, size };
+        let addend = match self.groups.of(self.at) {
+            None => self.find(own, None).0,
+            Some((_, _, Group { addend: Some(addend), .. })) => self.follow(addend, own),
+            Some((group, at, member)) => {
+                let table = if member.stores { Table::Write } else { Table::Read };
+                let offset = distance - (at - member.least);
+                let all = Stretch { table, base, offset, size: member.span() };
+                let (addend, shared) = self.find(all, Some(own));
+                self.groups.found(group, shared);
+                addend
+            }
         };
-        let offset = (at - member.least) as i32;
-        let Some(host) = member.host else {
-            let (base, distance) = self.x_sum(inst.rs1);
-            let place = (base, distance + i64::from(inst.imm) - i64::from(offset));
-            let table = if member.stores { Table::Write } else { Table::Read };
-            let host = self.look_up(table, place, member.span(), Within::Page, slow);
-            return Reached { host, offset, leads: Some(group) };
-        };
-        let fast = self.builder.create_block();
-        self.builder.ins().brif(host, fast, &[], slow, &[]);
-        self.begin(fast);
-        Reached { host, offset, leads: None }
+        match i32::try_from(distance) {
+            Ok(offset) => (self.builder.ins().iadd(base, addend), offset),
+            Err(_) => {
+                let address = self.sum(base, distance);
+                (self.builder.ins().iadd(address, addend), 0)
+            }
+        }
     }
 
-    /// Looks `address` up; goes on in a new block, where the host address is
-    /// the result, or in `slow`.
-    pub(super) fn look_up(
-        &mut self,
-        table: Table,
-        (base, offset): (Value, i64),
-        size: i64,
-        within: Within,
-        slow: ir::Block,
-    ) -> Value {
+    /// What to add to an address in `own`: `shared`, or what is found if that is 0.
+    fn follow(&mut self, shared: Value, own: Stretch) -> Value {
+        let (slow, on) = (self.cold_block(), self.builder.create_block());
+        let addend = self.builder.append_block_param(on, I64);
+        self.builder.ins().brif(shared, on, &[shared.into()], slow, &[]);
+        self.begin(slow);
+        let before = std::mem::replace(&mut self.rarely, true);
+        let found = self.look_up(own, Within::Page);
+        self.rarely = before;
+        self.builder.ins().jump(on, &[found.into()]);
+        self.begin(on);
+        addend
+    }
+
+    /// Whether the TLB has `stretch`, and the entry that would.
+    fn probe(&mut self, stretch: Stretch, within: Within) -> (Value, Value) {
+        let Stretch { table, base, offset, size } = stretch;
         let address = self.sum(base, offset);
         let set = self
             .fetch(I64, if table == Table::Read { native::READ_SET } else { native::WRITE_SET });
@@ -110,79 +121,79 @@ impl Unit<'_> {
             }
         };
         let tag = self.builder.ins().load(I64, memory(), entry, tlb::ENTRY_TAG);
-        let hit = self.builder.ins().icmp(IntCC::Equal, probe, tag);
-        let fast = self.builder.create_block();
+        (self.builder.ins().icmp(IntCC::Equal, probe, tag), entry)
+    }
+
+    /// Begins on what is done if `hit`; the blocks for the other case and for after.
+    fn if_hit(&mut self, hit: Value) -> (ir::Block, ir::Block) {
+        let (fast, slow) = (self.builder.create_block(), self.cold_block());
+        let on = self.builder.create_block();
+        if self.rarely {
+            self.builder.set_cold_block(fast);
+            self.builder.set_cold_block(on);
+        }
         self.builder.ins().brif(hit, fast, &[], slow, &[]);
         self.begin(fast);
+        (slow, on)
+    }
+
+    /// What to add to an address in `stretch` to get the host's, in a new block; where
+    /// there is nothing the unit is left.
+    pub(super) fn look_up(&mut self, stretch: Stretch, within: Within) -> Value {
+        let (hit, entry) = self.probe(stretch, within);
+        let (slow, on) = self.if_hit(hit);
+        let found = self.builder.append_block_param(on, I64);
         let addend = self.builder.ins().load(I64, memory(), entry, tlb::ENTRY_ADDEND);
-        self.builder.ins().iadd(address, addend)
-    }
-
-    /// Fills the block `slow`: calls `helper`, leaves if that faults, else
-    /// goes on in `on` with what `results` makes of the outcome.
-    pub(super) fn call_slowly(
-        &mut self,
-        slow: ir::Block,
-        helper: Helper,
-        on: ir::Block,
-        arguments: impl FnOnce(&mut Self) -> Vec<Value>,
-        results: impl FnOnce(&mut Self) -> Vec<Value>,
-    ) {
+        self.builder.ins().jump(on, &[addend.into()]);
         self.begin(slow);
-        let arguments = arguments(self);
-        self.call(helper, &arguments);
-        let status = self.fetch(I64, native::STATUS);
-        let exit = self.exit(status);
-        // A block of its own keeps what `on` wants in registers prepared here
-        // and not on the way that is taken mostly.
-        let back = self.cold_block();
-        self.builder.ins().brif(status, exit.block, &exit.arguments, back, &[]);
-        self.fill_exit(exit);
-        self.begin(back);
-        let values = results(self);
-        let passed: Vec<ir::BlockArg> = values.into_iter().map(Into::into).collect();
-        self.builder.ins().jump(on, &passed);
-    }
-
-    /// Lets `on` tell the others of `group` what its leader found: nothing if
-    /// it went the slow way.
-    fn lead(&mut self, on: ir::Block, group: Option<usize>) {
-        if let Some(group) = group {
-            let host = self.builder.append_block_param(on, I64);
-            self.groups.found(group, host);
+        let status = self.walk(stretch, within);
+        self.unless(status);
+        if let Some(block) = self.builder.current_block() {
+            self.builder.set_cold_block(block);
         }
+        let addend = self.fetch(I64, native::VALUE);
+        self.builder.ins().jump(on, &[addend.into()]);
+        self.begin(on);
+        found
     }
 
-    /// A load of `size` bytes; `fast` and `slow` give what it is loaded as,
-    /// from a host address and from [`native::VALUE`].
-    fn loaded(
-        &mut self,
-        inst: Inst,
-        size: i64,
-        kind: Type,
-        fast: impl FnOnce(&mut Self, Value, i32) -> Value,
-        slow: impl FnOnce(&mut Self) -> Value,
-    ) -> Value {
-        let (slow_block, on) = (self.cold_block(), self.builder.create_block());
-        let value = self.builder.append_block_param(on, kind);
-        let reached = self.reach(inst, size, Table::Read, slow_block);
-        let found = fast(self, reached.host, reached.offset);
-        let mut results = vec![found.into()];
-        results.extend(reached.leads.map(|_| ir::BlockArg::from(reached.host)));
-        self.builder.ins().jump(on, &results);
-        self.call_slowly(
-            slow_block,
-            Helper::Load,
-            on,
-            |unit| vec![unit.address(inst, 0), unit.number(size)],
-            |unit| {
-                let value = slow(unit);
-                [Some(value), reached.leads.map(|_| unit.number(0))].into_iter().flatten().collect()
-            },
-        );
-        self.lead(on, reached.leads);
+    /// The same for `own` and for `all`, which holds it; the latter is 0 if it lies in
+    /// two pages or may not be accessed yet as its most demanding part will be.
+    pub(super) fn look_up_all(&mut self, all: Stretch, own: Stretch) -> (Value, Value) {
+        let (hit, entry) = self.probe(all, Within::Page);
+        let (slow, on) = self.if_hit(hit);
+        let found = [0, 1].map(|_| self.builder.append_block_param(on, I64));
+        let addend = self.builder.ins().load(I64, memory(), entry, tlb::ENTRY_ADDEND);
+        self.builder.ins().jump(on, &[addend.into(), addend.into()]);
+        self.begin(slow);
+        // A load must not say that its page is stored into, though a store follows: only
+        // an access like the most demanding of all may have it looked for.
+        if all.table == own.table {
+            let status = self.walk(all, Within::Page);
+            let (alone, together) = (self.cold_block(), self.cold_block());
+            self.builder.ins().brif(status, alone, &[], together, &[]);
+            self.begin(together);
+            let addend = self.fetch(I64, native::VALUE);
+            self.builder.ins().jump(on, &[addend.into(), addend.into()]);
+            self.begin(alone);
+        }
+        let before = std::mem::replace(&mut self.rarely, true);
+        let addend = self.look_up(own, Within::Page);
+        self.rarely = before;
+        let none = self.number(0);
+        self.builder.ins().jump(on, &[addend.into(), none.into()]);
         self.begin(on);
-        value
+        (found[0], found[1])
+    }
+
+    /// Has the runtime look for `stretch`; whether it found nothing.
+    fn walk(&mut self, stretch: Stretch, within: Within) -> Value {
+        let store = if stretch.table == Table::Write { FOR_STORE } else { 0 };
+        let aligned = if within == Within::Aligned { ALIGNED } else { 0 };
+        let address = self.sum(stretch.base, stretch.offset);
+        let how = self.number(stretch.size | (store | aligned) as i64);
+        self.call(Helper::Find, &[address, how]);
+        self.fetch(I64, native::STATUS)
     }
 
     pub(super) fn load(&mut self, inst: Inst) {
@@ -192,53 +203,29 @@ impl Unit<'_> {
             Op::Lw | Op::Lwu => 4,
             _ => 8,
         };
-        let op = inst.op;
-        let fast = |unit: &mut Self, host, offset| {
-            let ins = unit.builder.ins();
-            match op {
-                Op::Lb => ins.sload8(I64, memory(), host, offset),
-                Op::Lbu => ins.uload8(I64, memory(), host, offset),
-                Op::Lh => ins.sload16(I64, memory(), host, offset),
-                Op::Lhu => ins.uload16(I64, memory(), host, offset),
-                Op::Lw => ins.sload32(memory(), host, offset),
-                Op::Lwu => ins.uload32(memory(), host, offset),
-                _ => ins.load(I64, memory(), host, offset),
-            }
+        let (host, offset) = self.reach(inst, size, Table::Read);
+        let ins = self.builder.ins();
+        let value = match inst.op {
+            Op::Lb => ins.sload8(I64, memory(), host, offset),
+            Op::Lbu => ins.uload8(I64, memory(), host, offset),
+            Op::Lh => ins.sload16(I64, memory(), host, offset),
+            Op::Lhu => ins.uload16(I64, memory(), host, offset),
+            Op::Lw => ins.sload32(memory(), host, offset),
+            Op::Lwu => ins.uload32(memory(), host, offset),
+            _ => ins.load(I64, memory(), host, offset),
         };
-        let slow = |unit: &mut Self| {
-            let value = unit.fetch(I64, native::VALUE);
-            let narrow = match op {
-                Op::Lb => I8,
-                Op::Lh => I16,
-                Op::Lw => I32,
-                _ => return value,
-            };
-            let low = unit.builder.ins().ireduce(narrow, value);
-            unit.builder.ins().sextend(I64, low)
-        };
-        let value = self.loaded(inst, size, I64, fast, slow);
         self.set_x(inst.rd, value);
     }
 
     pub(super) fn load_double(&mut self, inst: Inst) {
-        let value = self.loaded(
-            inst,
-            8,
-            F64,
-            |unit, host, offset| unit.builder.ins().load(F64, memory(), host, offset),
-            |unit| unit.fetch(F64, native::VALUE),
-        );
+        let (host, offset) = self.reach(inst, 8, Table::Read);
+        let value = self.builder.ins().load(F64, memory(), host, offset);
         self.set_f(inst.rd, value);
     }
 
     pub(super) fn load_single(&mut self, inst: Inst) {
-        let value = self.loaded(
-            inst,
-            4,
-            F32,
-            |unit, host, offset| unit.builder.ins().load(F32, memory(), host, offset),
-            |unit| unit.fetch(F32, native::VALUE),
-        );
+        let (host, offset) = self.reach(inst, 4, Table::Read);
+        let value = self.builder.ins().load(F32, memory(), host, offset);
         self.set_single(inst.rd, value);
     }
 
@@ -255,43 +242,19 @@ impl Unit<'_> {
 
     /// Stores the low `size` bytes of `value`.
     pub(super) fn store_bits(&mut self, inst: Inst, size: i64, value: Value) {
-        self.stored(inst, size, |unit, host, offset| {
-            let ins = unit.builder.ins();
-            match size {
-                1 => ins.istore8(memory(), value, host, offset),
-                2 => ins.istore16(memory(), value, host, offset),
-                4 => ins.istore32(memory(), value, host, offset),
-                _ => ins.store(memory(), value, host, offset),
-            };
-            value
-        });
+        let (host, offset) = self.reach(inst, size, Table::Write);
+        let ins = self.builder.ins();
+        match size {
+            1 => ins.istore8(memory(), value, host, offset),
+            2 => ins.istore16(memory(), value, host, offset),
+            4 => ins.istore32(memory(), value, host, offset),
+            _ => ins.store(memory(), value, host, offset),
+        };
     }
 
     pub(super) fn store_double(&mut self, inst: Inst) {
-        let value = self.f(inst.rs2());
-        self.stored(inst, 8, |unit, host, offset| {
-            unit.builder.ins().store(memory(), value, host, offset);
-            value
-        });
-    }
-
-    /// A store of `size` bytes by `fast`, which says what is stored.
-    fn stored(&mut self, inst: Inst, size: i64, fast: impl FnOnce(&mut Self, Value, i32) -> Value) {
-        let (slow, on) = (self.cold_block(), self.builder.create_block());
-        let reached = self.reach(inst, size, Table::Write, slow);
-        let value = fast(self, reached.host, reached.offset);
-        let results: Vec<ir::BlockArg> =
-            reached.leads.map(|_| reached.host.into()).into_iter().collect();
-        self.builder.ins().jump(on, &results);
-        let arguments = |unit: &mut Self| {
-            let is_float = unit.builder.func.dfg.value_type(value) == F64;
-            let value = if is_float { unit.bits(value) } else { value };
-            vec![unit.address(inst, 0), value, unit.number(size)]
-        };
-        self.call_slowly(slow, Helper::Store, on, arguments, |unit| {
-            reached.leads.map(|_| unit.number(0)).into_iter().collect()
-        });
-        self.lead(on, reached.leads);
-        self.begin(on);
+        let value = self.settled(inst.rs2());
+        let (host, offset) = self.reach(inst, 8, Table::Write);
+        self.builder.ins().store(memory(), value, host, offset);
     }
 }

@@ -19,6 +19,8 @@ mod float;
 mod groups;
 mod integer;
 mod memory;
+mod pages;
+mod settle;
 
 use cranelift_codegen::ir::{
     self, AbiParam, InstBuilder, MemFlagsData, SigRef, Signature, Type, Value, types,
@@ -34,6 +36,7 @@ use super::region::{End, Region};
 use super::stubs::{Helper, Stubs};
 use facts::{Fact, Facts};
 use groups::Groups;
+use pages::Pages;
 use types::{F64, I64};
 
 /// Guest and hart memory: no access of compiled code faults in the host, and
@@ -116,10 +119,21 @@ struct Unit<'a> {
     facts: Facts,
     /// Accesses of the block that share a look-up.
     groups: Groups,
+    /// Accesses that keep the page they found.
+    pages: Pages,
+    /// What is translated is rarely executed.
+    rarely: bool,
     /// The host's floating-point flags are known to be the guest's.
     armed: bool,
     /// Registers known to hold a single, and it.
     singles: [Option<Value>; 32],
+    /// Registers that hold results of arithmetic where each block begins.
+    results: Vec<Registers>,
+    /// Those of the present place, which may hold another NaN than they should;
+    /// see `float`.
+    unsettled: Registers,
+    /// Those of them whose value nothing has read yet.
+    unread: Registers,
 }
 
 impl<'a> Unit<'a> {
@@ -148,6 +162,7 @@ impl<'a> Unit<'a> {
             }
         }
         builder.set_cold_block(out);
+        let pages = Pages::new(&mut builder, region);
         Self {
             builder,
             region,
@@ -171,8 +186,13 @@ impl<'a> Unit<'a> {
             exit_tail: None,
             facts: Facts::default(),
             groups: Groups::default(),
+            pages,
+            rarely: false,
             armed: false,
             singles: [None; 32],
+            results: settle::results(region),
+            unsettled: Registers::NONE,
+            unread: Registers::NONE,
         }
     }
 
@@ -197,6 +217,7 @@ impl<'a> Unit<'a> {
             let value = self.fetch(kind, native::register(number));
             self.builder.def_var(self.registers[number], value);
         }
+        self.forget_pages();
         self.builder.ins().jump(self.blocks[0], &[]);
     }
 
@@ -213,6 +234,8 @@ impl<'a> Unit<'a> {
         self.groups = Groups::new(&block.insts);
         self.armed = false;
         self.singles = [None; 32];
+        self.unsettled = self.results[index];
+        self.unread = Registers::NONE;
         self.ahead = block.insts.len() as i64;
         for (at, inst) in &block.insts {
             self.at = *at;
@@ -223,7 +246,10 @@ impl<'a> Unit<'a> {
             self.ahead -= 1;
         }
         match block.end {
-            End::Jump { to } => self.go_to(to),
+            End::Jump { to } => {
+                self.settle_for_successors();
+                self.go_to(to);
+            }
             End::Interpret { at } => {
                 self.at = at;
                 self.leave(native::status::INTERPRET);
@@ -236,8 +262,10 @@ impl<'a> Unit<'a> {
     fn instruction(&mut self, inst: Inst) {
         match inst.op {
             Op::Beq | Op::Bne | Op::Blt | Op::Bge | Op::Bltu | Op::Bgeu => self.branch(inst),
-            Op::Jal => self.link(inst),
-            Op::Jalr => self.jump_indirect(inst),
+            Op::Jalr if self.region.blocks[self.index].end == End::Indirect => {
+                self.jump_indirect(inst);
+            }
+            Op::Jal | Op::Jalr => self.link(inst),
             Op::Csrrw | Op::Csrrs | Op::Csrrc | Op::Csrrwi | Op::Csrrsi | Op::Csrrci => {
                 self.csr(inst);
             }
@@ -280,10 +308,14 @@ impl<'a> Unit<'a> {
     }
 
     fn f(&mut self, register: u8) -> Value {
+        self.unread = self.unread.without(Registers::of(32 + usize::from(register & 31)));
         self.builder.use_var(self.registers[32 + usize::from(register & 31)])
     }
 
     fn set_f(&mut self, register: u8, value: Value) {
+        let this = Registers::of(32 + usize::from(register & 31));
+        self.settle_unread(register);
+        self.unsettled = self.unsettled.without(this);
         self.builder.def_var(self.registers[32 + usize::from(register & 31)], value);
         self.singles[usize::from(register & 31)] = None;
         self.written(32 + usize::from(register & 31));
