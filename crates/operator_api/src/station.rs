@@ -62,10 +62,18 @@ struct Inner {
     snapshot: Arc<Snapshot>,
     record: Record,
     operations: BTreeMap<u64, Operation>,
-    /// Those under way, and how they learn that they are to end.
-    under_way: BTreeMap<u64, Arc<AtomicBool>>,
+    under_way: BTreeMap<u64, UnderWay>,
     last_operation: u64,
     measured: VecDeque<Measured>,
+}
+
+/// An operation that has not ended.
+#[derive(Debug)]
+struct UnderWay {
+    /// It is to end early.
+    cancelled: Arc<AtomicBool>,
+    /// Closed when it has ended.
+    until: watch::Sender<()>,
 }
 
 /// Milliseconds since 1970.
@@ -209,7 +217,8 @@ impl Station {
             error: None,
         };
         let cancelled = Arc::new(AtomicBool::new(false));
-        inner.under_way.insert(id, Arc::clone(&cancelled));
+        let until = watch::Sender::new(());
+        inner.under_way.insert(id, UnderWay { cancelled: Arc::clone(&cancelled), until });
         inner.operations.insert(id, operation.clone());
         self.tell(&mut inner, &Event::Operation(Box::new(operation.clone())));
         let (station, said) = (Arc::clone(self), Mutex::default());
@@ -226,7 +235,6 @@ impl Station {
 
     /// An operation has ended.
     pub(crate) fn finish(&self, id: u64, result: Result<Outcome, Problem>) {
-        self.inner().under_way.remove(&id);
         self.update_operation(id, |operation| {
             operation.ended = Some(now());
             operation.state = match result {
@@ -240,16 +248,29 @@ impl Station {
                 }
             };
         });
+        // Whoever waits for the end finds how it ended.
+        self.inner().under_way.remove(&id);
     }
 
     /// Asks an operation to end early.
     pub(crate) fn cancel(&self, id: u64) -> Option<Operation> {
-        let flag = self.inner().under_way.get(&id).cloned();
+        let flag = self.inner().under_way.get(&id).map(|one| Arc::clone(&one.cancelled));
         if let Some(flag) = flag {
             flag.store(true, Ordering::Relaxed);
-            self.update_operation(id, |operation| operation.cancelling = true);
+            self.update_operation(id, |operation| {
+                operation.cancelling = operation.state == OperationState::Running;
+            });
         }
         self.operation(id)
+    }
+
+    /// Waits until an operation has ended.
+    pub(crate) async fn end_of(&self, id: u64) {
+        let until = self.inner().under_way.get(&id).map(|one| one.until.subscribe());
+        if let Some(mut until) = until {
+            // Nothing is sent.
+            while until.changed().await.is_ok() {}
+        }
     }
 
     pub(crate) fn operation(&self, id: u64) -> Option<Operation> {

@@ -93,10 +93,8 @@ impl Drop for Unfinished {
 
 async fn answer(app: &Arc<App>, id: u64, wait: Option<Duration>) -> Result<Once, Problem> {
     if let Some(wait) = wait {
-        let mut news = app.station.watch();
-        let ended = async { while running(app, id) && news.changed().await.is_ok() {} };
         // It goes on whether or not it is waited for.
-        let _ = tokio::time::timeout(wait, ended).await;
+        let _ = tokio::time::timeout(wait, app.station.end_of(id)).await;
     }
     let operation = app.station.operation(id).ok_or_else(|| unknown(id))?;
     let status = match operation.state {
@@ -104,10 +102,6 @@ async fn answer(app: &Arc<App>, id: u64, wait: Option<Duration>) -> Result<Once,
         OperationState::Succeeded | OperationState::Failed => StatusCode::OK,
     };
     Ok((status, [(header::LOCATION, format!("/v1/operations/{id}"))], Answer(operation)))
-}
-
-fn running(app: &App, id: u64) -> bool {
-    app.station.operation(id).is_some_and(|one| one.state == OperationState::Running)
 }
 
 fn unknown(id: u64) -> Problem {
