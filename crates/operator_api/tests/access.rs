@@ -112,7 +112,8 @@ fn what_pages_of_others_send_is_refused() {
         let token = format!("Authorization: Bearer {}", host.token(Role::Administrator, HOUR));
         std::thread::sleep(Duration::from_millis(1100));
         let post = |header: &str| client.ask("POST", "/v1/compact", &[header, &token], "{}").status;
-        assert_eq!(post(&own), 202);
+        // Begun, and perhaps over already.
+        assert!(matches!(post(&own), 200 | 202));
         for foreign in [
             "Origin: https://evil.example",
             "Origin: null",

@@ -37,7 +37,7 @@ fn a_body_that_is_too_long_is_refused_before_it_comes() {
     // At the limit it is read, and then judged.
     let body = format!("{{\"free\":1{}}}", " ".repeat((64 << 10) - 10));
     assert_eq!(body.len(), 64 << 10);
-    assert_eq!(client.post("/v1/compact", &body).status, 202);
+    assert!(matches!(client.post("/v1/compact", &body).status, 200 | 202));
 }
 
 #[test]
