@@ -25,7 +25,7 @@ use crate::registry::{NoLogin, Stop};
 use crate::relay::{Ended, Relay};
 use crate::server::{Dialled, OpenError, Opened};
 use crate::settings::{Parameters, apart};
-use crate::spare::{follow, take};
+use crate::spare::{Kept, follow, reserve, take};
 use crate::table::Login;
 
 /// How long a guest may take to say what it wants, and the server to let it in.
@@ -133,21 +133,23 @@ async fn begin(place: &Place, session: &Arc<Session>, guest: &mut Guest) -> io::
 
 /// What can be done before the guest has said anything: most guests want a
 /// connection, and what they say takes longer to come than the server to be ready.
-async fn ahead(place: &Place, session: &Session) -> Option<Ahead> {
+async fn ahead(place: &Place, session: &Arc<Session>) -> Option<Ahead> {
     let who = session.who.as_ref()?;
     let broker = &place.broker;
     let login = broker.registry.give(place.number, who, || broker.table()).ok()?;
-    let dialled = if lock(&session.spare).exists() {
+    let spare = reserve(broker, session, &login);
+    let dialled = if spare.is_some() || lock(&session.spare).is_begun() {
         None
     } else {
         // One that fails now is tried again when it is wanted, and fails with a reason.
         broker.server.dial().await.ok()
     };
-    Some(Ahead { login, dialled })
+    Some(Ahead { login, spare, dialled })
 }
 
 struct Ahead {
     login: Login,
+    spare: Option<Kept>,
     dialled: Option<Dialled>,
 }
 
@@ -160,9 +162,9 @@ impl Ahead {
         session: &Session,
         parameters: &Parameters,
     ) -> Result<Opened, OpenError> {
-        let Self { login, dialled } = self;
+        let Self { login, spare, dialled } = self;
         if let Some((settings, application)) = apart(parameters)
-            && let Some(mut spare) = take(session, &login, &settings).await
+            && let Some(mut spare) = take(session, spare, &login, &settings).await
             && broker.server.is_still_good(&mut spare, application).await
         {
             return Ok(spare);
@@ -217,7 +219,9 @@ async fn admit(
 ) -> io::Result<Result<(Login, Opened), Refusal>> {
     let ahead = match ahead {
         Some(ahead) => Ok(ahead),
-        None => login(place, session).await.map(|login| Ahead { login, dialled: None }),
+        None => {
+            login(place, session).await.map(|login| Ahead { login, spare: None, dialled: None })
+        }
     };
     let ahead = match ahead {
         Ok(ahead) => ahead,

@@ -125,7 +125,7 @@ struct Begun {
 }
 
 /// A connection, and as what it was opened.
-struct Kept {
+pub(crate) struct Kept {
     kind: Kind,
     opened: Opened,
     /// Closed when it is no spare one any more.
@@ -138,12 +138,19 @@ impl Spare {
         self.state = State::Over;
     }
 
-    /// Whether there is one or will be soon, with whatever settings.
-    pub(crate) fn exists(&self) -> bool {
-        match &self.state {
-            State::None | State::Over => false,
-            State::Begun(begun) => begun.opened.is_some(),
-            State::Here(_) => true,
+    /// Whether one will be there soon that nobody waits for, with whatever settings.
+    pub(crate) fn is_begun(&self) -> bool {
+        matches!(&self.state, State::Begun(begun) if begun.opened.is_some())
+    }
+
+    fn reserve(&mut self, login: &Login) -> Option<Kept> {
+        let same = |kind: &Kind| kind.database == login.database && kind.role == login.role;
+        match std::mem::take(&mut self.state) {
+            State::Here(kept) if same(&kept.kind) => Some(*kept),
+            state => {
+                self.state = state;
+                None
+            }
         }
     }
 
@@ -200,14 +207,26 @@ impl Kind {
     }
 }
 
-/// Takes the session's, if it is a connection as this login with these settings; waits
-/// for one that is being opened.
+/// Sets the session's aside for a connection as this login that has just begun; the next
+/// one is opened at once.
+pub(crate) fn reserve(broker: &Arc<Broker>, session: &Arc<Session>, login: &Login) -> Option<Kept> {
+    let kept = lock(&session.spare).reserve(login)?;
+    tokio::spawn(prepare(Arc::clone(broker), Arc::clone(session)));
+    Some(kept)
+}
+
+/// What was set aside, or else the session's, if it is a connection as this login with
+/// these settings; waits for one that is being opened.
 pub(crate) async fn take(
     session: &Session,
+    reserved: Option<Kept>,
     login: &Login,
     parameters: &Parameters,
 ) -> Option<Opened> {
     let kind = Kind::new(login, parameters);
+    if let Some(kept) = reserved {
+        return (kept.kind == kind).then_some(kept.opened);
+    }
     let awaited = lock(&session.spare).awaited(&kind);
     if let Some(mut opened) = awaited {
         // Nothing is sent; it is closed.
