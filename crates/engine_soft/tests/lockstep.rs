@@ -16,6 +16,16 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
+/// A comparison whose result nothing read lost its flag.
+const FOUND: [u64; 1] = [70_001_212];
+
+#[test]
+fn what_was_found_once_is_not_there_any_more() {
+    for seed in FOUND {
+        lockstep::check(seed, &support::eager_compiler(seed % 2 == 0));
+    }
+}
+
 #[test]
 fn interpreted_and_compiled_come_to_the_same() {
     let compilers = [true, false].map(support::eager_compiler);

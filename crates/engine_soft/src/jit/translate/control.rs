@@ -18,7 +18,6 @@ const MAX_RETURNS: usize = 4;
 impl Unit<'_> {
     /// Registers that differ from their homes, with their values.
     fn changed(&mut self) -> Changed {
-        self.unread = Registers::NONE;
         let (dirty, unsettled) = (self.dirty, self.unsettled);
         let value = |number| Change {
             number,

@@ -155,6 +155,12 @@ impl Unit<'_> {
         self.begin(on);
     }
 
+    /// Has `value` computed here, for the flags that this raises: the host would leave
+    /// out what nobody reads, or compute it where somebody does.
+    fn carry_out(&mut self, value: Value) {
+        self.put(value, native::VALUE);
+    }
+
     /// Goes on if `value`, which the host computed, is a number.
     pub(super) fn unless_nan(&mut self, value: Value) {
         let nan = self.builder.ins().fcmp(FloatCC::Unordered, value, value);
@@ -226,6 +232,7 @@ impl Unit<'_> {
                 let (a, b) = (self.source(inst.rs1, kind), self.source(inst.rs2(), kind));
                 let equal = ins!().fcmp(FloatCC::Equal, a, b);
                 let value = ins!().uextend(I64, equal);
+                self.carry_out(value);
                 self.set_x(inst.rd, value);
             }
             Op::FltS | Op::FltD => self.compared(inst, kind, FloatCC::LessThan),
@@ -344,6 +351,7 @@ impl Unit<'_> {
         let a = self.source(inst.rs1, kind);
         self.unless_nan(a);
         let value = self.builder.ins().fcvt_to_sint_sat(integer, a);
+        self.carry_out(value);
         let value = if integer == I32 { self.builder.ins().sextend(I64, value) } else { value };
         self.set_x(inst.rd, value);
     }
@@ -359,6 +367,7 @@ impl Unit<'_> {
             _ => x,
         };
         let value = self.builder.ins().fcvt_from_sint(kind, value);
+        self.carry_out(value);
         self.set_float(inst.rd, kind, value);
     }
 }

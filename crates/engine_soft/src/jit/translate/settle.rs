@@ -8,8 +8,9 @@
 //! A block may leave registers unsettled for another only if they are results of
 //! arithmetic on all ways there: what was loaded, or is a single, keeps its bits.
 //!
-//! The host would leave out what nobody reads, and its flags with it: a result that
-//! is neither read nor written home is settled, which reads it.
+//! The host would leave out what nobody reads, and its flags with it, or compute it on
+//! a way out only: a result that nothing has read where its block ends, or where it is
+//! written over, is settled, which reads it.
 
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
@@ -141,13 +142,8 @@ impl Unit<'_> {
         let block = &region.blocks[self.index];
         let next = region.successors(block);
         let kept = next.iter().fold(self.unsettled, |kept, next| kept.and(self.results[*next]));
-        let mut left = self.unsettled.without(kept);
-        // Any other way out writes all registers home, and so reads them.
-        let forwards = next.iter().all(|next| region.blocks[*next].start > self.at);
-        if forwards && next.len() == block.end.ways() {
-            left = left.with(self.unread);
-        }
-        for number in left.iter() {
+        // What is read on one way only may be computed there only.
+        for number in self.unsettled.without(kept).with(self.unread).iter() {
             self.settled(number as u8);
         }
     }
