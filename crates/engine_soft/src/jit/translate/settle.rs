@@ -66,6 +66,20 @@ fn results_after(block: &Block, before: Registers) -> Registers {
     })
 }
 
+/// The registers that a block reads before it writes them.
+fn reads_first(block: &Block) -> Registers {
+    let (mut reads, mut written) = (Registers::NONE, Registers::NONE);
+    for (_, inst) in &block.insts {
+        let Operands { reads: these, writes } = Operands::of(*inst);
+        // Where a double is moved to, it may be written over unread.
+        if !is_move(*inst) {
+            reads = reads.with(these.without(written));
+        }
+        written = written.with(writes);
+    }
+    reads
+}
+
 impl Unit<'_> {
     /// `register` receives what the host computed.
     pub(super) fn set_result(&mut self, register: u8, kind: Type, value: Value) {
@@ -142,8 +156,12 @@ impl Unit<'_> {
         let block = &region.blocks[self.index];
         let next = region.successors(block);
         let kept = next.iter().fold(self.unsettled, |kept, next| kept.and(self.results[*next]));
-        // What is read on one way only may be computed there only.
-        for number in self.unsettled.without(kept).with(self.unread).iter() {
+        // What is read on one way only may be computed there only. (Any way out of the
+        // unit writes all registers home.)
+        let read = |all: Registers, next: &usize| all.and(reads_first(&region.blocks[*next]));
+        let read = next.iter().fold(self.unread, read);
+        let unread = self.unread.without(read);
+        for number in self.unsettled.without(kept).with(unread).iter() {
             self.settled(number as u8);
         }
     }
